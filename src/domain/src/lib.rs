@@ -1,1 +1,16 @@
-//! Placeholder.
+//! Matrix without HTTP serving: events, rooms, accounts, sync, media.
+//!
+//! The crate is built in floors (see `ARCHITECTURE.md`): a module calls lower floors freely, its own
+//! floor sparingly and higher floors never; `tests/floors.rs` reads the `use crate::` lines and checks it.
+//!
+//! | floor | modules |
+//! |---|---|
+//! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
+//! | 2 | [`users`], [`push`] |
+//! | 3 | [`rooms`] |
+//! | 4 | [`sync`], [`media`] |
+//! | 5 | [`flows`], [`followers`] |
+
+pub mod clock;
+pub mod ids;
+pub mod schema;
