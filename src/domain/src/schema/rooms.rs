@@ -63,6 +63,8 @@ pub struct EventRow {
 pub struct EventHead {
     /// Its room.
     pub room: RoomSid,
+    /// The room's version, without which the bytes cannot be read.
+    pub version: String,
     /// Its id: needed by every answer, and not in the bytes from room version 3 on.
     pub event_id: String,
     /// Its status.

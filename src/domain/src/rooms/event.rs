@@ -1,0 +1,168 @@
+//! Events as read from the store: parsed once, shared, in one bounded cache.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use dashmap::DashMap;
+use quick_cache::{Weighter, sync::Cache};
+use ruma::{EventId, RoomVersionId};
+use vatra_store::{Position, StoreError, View};
+
+use super::RoomError;
+use crate::{
+    event::pdu::Pdu,
+    schema::{self, EventHead, EventRow, EventSid, RoomOrder, RoomSid, StateRoot, Status, UserSid},
+};
+
+/// An event and what this server knows of it.
+#[derive(Debug)]
+pub struct Event {
+    /// Its number.
+    pub sid: EventSid,
+    /// Its room.
+    pub room: RoomSid,
+    /// The room's version.
+    pub version: RoomVersionId,
+    /// The event itself; emptied if it was redacted.
+    pub pdu: Arc<Pdu>,
+    /// Whether clients may see it at all.
+    pub status: Status,
+    /// When this server's clients learn of it.
+    pub position: Position,
+    /// Where it stands in the room.
+    pub order: RoomOrder,
+    /// The state before it.
+    pub root_before: StateRoot,
+    /// The state event it replaced.
+    pub replaces: Option<EventSid>,
+    /// The redaction that emptied it.
+    pub redacted_by: Option<EventSid>,
+    /// The local device's transaction that made it: user, device, transaction id.
+    pub transaction: Option<(UserSid, String, String)>,
+}
+
+impl Event {
+    /// Reads a row. The id is stored, so nothing is hashed.
+    pub(super) fn from_row(sid: EventSid, row: EventRow) -> Result<Self, RoomError> {
+        let EventHead { room, version, event_id, status, position, order, root_before, replaces, redacted_by, transaction } =
+            row.head;
+        let version = RoomVersionId::try_from(version).map_err(|_| RoomError::UnsupportedVersion)?;
+        let rules = version.rules().ok_or(RoomError::UnsupportedVersion)?;
+        let event_id = EventId::parse(event_id).map_err(|_| StoreError::corrupt(format!("event {} has no id", sid.0)))?;
+        let pdu = Arc::new(Pdu::parse(row.pdu, &rules, Some(event_id))?);
+        Ok(Self { sid, room, version, pdu, status, position, order, root_before, replaces, redacted_by, transaction })
+    }
+
+    /// The same event, visible since `position`.
+    pub(super) fn at(&self, position: Position) -> Self {
+        Self {
+            sid: self.sid,
+            room: self.room,
+            version: self.version.clone(),
+            pdu: Arc::clone(&self.pdu),
+            status: self.status,
+            position,
+            order: self.order,
+            root_before: self.root_before,
+            replaces: self.replaces,
+            redacted_by: self.redacted_by,
+            transaction: self.transaction.clone(),
+        }
+    }
+
+    pub(super) fn row(&self) -> EventRow {
+        let head = EventHead {
+            room: self.room,
+            version: self.version.to_string(),
+            event_id: self.pdu.event_id.to_string(),
+            status: self.status,
+            position: self.position,
+            order: self.order,
+            root_before: self.root_before,
+            replaces: self.replaces,
+            redacted_by: self.redacted_by,
+            transaction: self.transaction.clone(),
+        };
+        EventRow { head, pdu: self.pdu.bytes().clone() }
+    }
+}
+
+/// The cache of events, and those submitted but not yet visible.
+pub struct Events {
+    cache: Cache<EventSid, Arc<Event>, EventWeight>,
+    pending: DashMap<EventSid, Arc<Event>>,
+    /// Counts rewrites of rows (redactions), so that a slow reader does not put an old row back into the cache.
+    rewrites: AtomicU64,
+}
+
+impl Events {
+    pub(super) fn new(cache_bytes: u64) -> Self {
+        let items = usize::try_from(cache_bytes / 1024).unwrap_or(usize::MAX).max(64);
+        let cache = Cache::with_weighter(items, cache_bytes, EventWeight);
+        Self { cache, pending: DashMap::new(), rewrites: AtomicU64::new(0) }
+    }
+
+    /// The events behind these numbers, in the same order; one batched read for those not in memory.
+    pub(super) async fn get_many(&self, view: &View, sids: &[EventSid]) -> Result<Vec<Option<Arc<Event>>>, RoomError> {
+        let mut events: Vec<Option<Arc<Event>>> = sids.iter().map(|sid| self.known(*sid)).collect();
+        let unknown: Vec<EventSid> =
+            sids.iter().zip(&events).filter(|(_, event)| event.is_none()).map(|(sid, _)| *sid).collect();
+        if unknown.is_empty() {
+            return Ok(events);
+        }
+        let rewrites = self.rewrites.load(Ordering::Acquire);
+        let mut rows = unknown.iter().zip(view.get_many(&schema::EVENTS, &unknown).await?);
+        for place in events.iter_mut().filter(|event| event.is_none()) {
+            let Some((sid, row)) = rows.next() else { break };
+            let Some(row) = row else { continue };
+            let event = Arc::new(Event::from_row(*sid, row)?);
+            if self.rewrites.load(Ordering::Acquire) == rewrites {
+                self.cache.insert(*sid, Arc::clone(&event));
+            }
+            *place = Some(event);
+        }
+        Ok(events)
+    }
+
+    /// One event.
+    pub(super) async fn get(&self, view: &View, sid: EventSid) -> Result<Option<Arc<Event>>, RoomError> {
+        if let Some(event) = self.known(sid) {
+            return Ok(Some(event));
+        }
+        Ok(self.get_many(view, &[sid]).await?.pop().flatten())
+    }
+
+    /// Makes a submitted event readable by those who hold its number.
+    pub(super) fn submitted(&self, event: &Arc<Event>) {
+        self.pending.insert(event.sid, Arc::clone(event));
+    }
+
+    /// The batch is visible: `event` is what the row now says.
+    pub(super) fn visible(&self, event: Arc<Event>) {
+        self.rewrites.fetch_add(1, Ordering::AcqRel);
+        self.cache.insert(event.sid, Arc::clone(&event));
+        self.pending.remove(&event.sid);
+    }
+
+    /// The batch has failed.
+    pub(super) fn failed(&self, sid: EventSid) {
+        self.rewrites.fetch_add(1, Ordering::AcqRel);
+        self.pending.remove(&sid);
+        self.cache.remove(&sid);
+    }
+
+    fn known(&self, sid: EventSid) -> Option<Arc<Event>> {
+        self.pending.get(&sid).map(|event| Arc::clone(&event)).or_else(|| self.cache.get(&sid))
+    }
+}
+
+#[derive(Clone)]
+struct EventWeight;
+
+impl Weighter<EventSid, Arc<Event>> for EventWeight {
+    fn weight(&self, _: &EventSid, event: &Arc<Event>) -> u64 {
+        1024 + u64::try_from(event.pdu.bytes().len()).unwrap_or(u64::MAX / 2)
+    }
+}

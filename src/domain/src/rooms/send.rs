@@ -1,0 +1,228 @@
+//! Sending: an event of a local user is built on the room's head, authorised against the current state and appended.
+
+use std::sync::Arc;
+
+use ruma::{
+    OwnedEventId, RoomId,
+    events::{StateEventType, TimelineEventType},
+    room_version_rules::RoomVersionRules,
+};
+use vatra_store::{Batch, Ticket};
+
+use super::{Event, Head, Placed, Room, RoomError, RoomGuard, Rooms};
+use crate::{
+    event::{
+        auth,
+        build::{self, Draft, Placement},
+    },
+    schema::{self, EventSid, HeadRow, RoomOrder, RoomRow, RoomSid, StateChange, UserSid},
+};
+
+/// Identifies a client's transaction: one device, one endpoint (with room and type), one transaction id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxnKey {
+    /// Whose device.
+    pub user: UserSid,
+    /// The device; empty for callers without one.
+    pub device: String,
+    /// The endpoint with its path arguments, such as `send/!room/m.room.message`.
+    pub endpoint: String,
+    /// The transaction id.
+    pub id: String,
+}
+
+impl TxnKey {
+    pub(super) fn row_key(&self) -> (UserSid, String, String, String) {
+        (self.user, self.device.clone(), self.endpoint.clone(), self.id.clone())
+    }
+}
+
+/// An event that was submitted, or the one that an earlier request of the same transaction made.
+#[derive(Debug)]
+pub struct Sent {
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// The event; `None` if an earlier request made it.
+    pub event: Option<Arc<Event>>,
+    ticket: Option<Ticket>,
+}
+
+impl Sent {
+    /// Waits until the event is on disk and visible. Nobody may be told of it before.
+    pub async fn durable(self) -> Result<OwnedEventId, RoomError> {
+        if let Some(ticket) = self.ticket {
+            ticket.committed().await?;
+        }
+        Ok(self.event_id)
+    }
+}
+
+impl Rooms {
+    /// Locks, sends and waits until the event is durable: what most callers want. When the batch is lost to a failed
+    /// neighbour, the event is rebuilt once on the reloaded head.
+    pub async fn send_one(
+        &self,
+        room: &RoomId,
+        draft: Draft,
+        txn: Option<TxnKey>,
+    ) -> Result<OwnedEventId, RoomError> {
+        let first = {
+            let mut guard = self.lock(room).await?;
+            self.send(&mut guard, draft.clone(), txn.clone()).await?
+        };
+        match first.durable().await {
+            Err(RoomError::Raced) => {
+                let again = {
+                    let mut guard = self.lock(room).await?;
+                    self.send(&mut guard, draft, txn).await?
+                };
+                again.durable().await
+            }
+            other => other,
+        }
+    }
+
+    /// Builds, authorises and submits an event of a local user. The caller drops the guard and then awaits
+    /// [`Sent::durable`].
+    ///
+    /// # Errors
+    /// [`RoomError::Forbidden`] with the auth rule that says no; [`RoomError::Unbuildable`] for what cannot be an event.
+    pub async fn send(
+        &self,
+        guard: &mut RoomGuard,
+        draft: Draft,
+        txn: Option<TxnKey>,
+    ) -> Result<Sent, RoomError> {
+        if let Some(txn) = &txn
+            && let Some(row) = self.inner.store.view().get(&schema::TRANSACTIONS, &txn.row_key()).await?
+        {
+            let event_id = OwnedEventId::try_from(row.event_id).map_err(|_| RoomError::UnknownEvent)?;
+            return Ok(Sent { event_id, event: None, ticket: None });
+        }
+        self.check_redaction(guard, &draft).await?;
+        let rules = Arc::clone(&guard.room.rules);
+        let state_key = match &draft.state_key {
+            Some(key) => Some((self.inner.ids.intern_state_key(&draft.kind.to_string(), key).await?, key.clone())),
+            None => None,
+        };
+        let keys = auth_keys(&draft, &rules)?;
+        let state = guard.auth_state(&keys).await?;
+        let head = guard.head()?;
+        let auth_events = keys
+            .iter()
+            .filter(|key| !(rules.authorization.room_create_event_id_as_room_id && key.0 == StateEventType::RoomCreate))
+            .filter_map(|key| state.get(key))
+            .map(|pdu| pdu.event_id.clone())
+            .collect();
+        let placement = Placement {
+            room_id: Some(guard.room.id.clone()),
+            rules: Arc::clone(&rules),
+            prev_events: head.prev_events(),
+            auth_events,
+            depth: head.next_depth(),
+            origin_server_ts: crate::clock::to_ruma(self.inner.clock.now()),
+        };
+        let root_before = head.row.root;
+        let kind = draft.kind.clone();
+        let pdu = build::build(draft, &placement, &self.inner.signer)?;
+        auth::authorise(&rules, &pdu, |kind, key| state.get(&(kind.clone(), key.to_owned())).cloned())?;
+
+        let changes = match state_key {
+            Some((key, name)) => {
+                let old = guard.state_event(&StateEventType::from(kind.to_string()), &name).await?;
+                vec![Own { key, old: old.map(|event| event.sid) }]
+            }
+            None => Vec::new(),
+        };
+        guard.append_own(pdu, root_before, changes, txn).await
+    }
+
+    /// Makes a room with its create event and hands out its guard; the caller sends the rest of the room's first
+    /// events under it.
+    pub async fn create(
+        &self,
+        version: &ruma::RoomVersionId,
+        room_id: Option<ruma::OwnedRoomId>,
+        create: Draft,
+    ) -> Result<(RoomGuard, Sent), RoomError> {
+        let rules = Arc::new(version.rules().ok_or(RoomError::UnsupportedVersion)?);
+        let key = self.inner.ids.intern_state_key("m.room.create", "").await?;
+        let placement = Placement {
+            room_id,
+            rules,
+            prev_events: Vec::new(),
+            auth_events: Vec::new(),
+            depth: 1,
+            origin_server_ts: crate::clock::to_ruma(self.inner.clock.now()),
+        };
+        let pdu = build::build(create, &placement, &self.inner.signer)?;
+        auth::authorise(&placement.rules, &pdu, |_, _| None)?;
+        let sid = RoomSid(self.inner.store.fresh_id()?);
+        let room = Arc::new(Room::new(sid, pdu.room_id.clone(), version.as_str())?);
+        let mut batch = Batch::new();
+        batch.assert_absent(&schema::ROOM_SIDS, &room.id.to_string());
+        batch.put(&schema::ROOM_SIDS, &room.id.to_string(), &sid);
+        batch.put(&schema::ROOMS, &sid, &RoomRow { room_id: room.id.to_string(), version: version.to_string() });
+        self.inner.store.write(batch).await?;
+
+        let mut guard = self.claim(Arc::clone(&room)).await;
+        let row = HeadRow { generation: 0, extremities: Vec::new(), root: None, order: RoomOrder::FIRST };
+        *guard.head = Some(Head::new(row));
+        let sent = guard.append_own(pdu, None, vec![Own { key, old: None }], None).await?;
+        self.inner.remember(&room);
+        Ok((guard, sent))
+    }
+
+    /// From room version 3 on the auth rules let every redaction pass, and each server decides whether to apply it: ours is
+    /// not even made unless its sender may redact the target.
+    async fn check_redaction(&self, guard: &mut RoomGuard, draft: &Draft) -> Result<(), RoomError> {
+        if draft.kind != TimelineEventType::RoomRedaction {
+            return Ok(());
+        }
+        let Some(target) = draft.redacts.clone() else { return Ok(()) };
+        let view = self.inner.store.view();
+        let sid = view.get(&schema::EVENT_SIDS, &target.to_string()).await?;
+        let target = match sid {
+            Some(sid) => self.inner.events.get(&view, sid).await?,
+            None => None,
+        };
+        let Some(target) = target.filter(|event| event.room == guard.room.sid) else {
+            return Err(RoomError::UnknownEvent);
+        };
+        if target.pdu.sender == draft.sender {
+            return Ok(());
+        }
+        let power = guard.power_levels().await?;
+        if power.user_can_redact_event_of_other(&draft.sender) {
+            return Ok(());
+        }
+        Err(RoomError::Forbidden("you may not redact the events of others in this room".to_owned()))
+    }
+}
+
+/// A state key that an event of our own sets.
+struct Own {
+    key: crate::schema::StateKeySid,
+    old: Option<EventSid>,
+}
+
+fn auth_keys(draft: &Draft, rules: &RoomVersionRules) -> Result<Vec<(StateEventType, String)>, RoomError> {
+    Ok(auth::auth_types(&draft.kind, &draft.sender, draft.state_key.as_deref(), &draft.content, rules)?)
+}
+
+impl RoomGuard {
+    /// Appends an event that changes at most its own key of the current state.
+    async fn append_own(
+        &mut self,
+        pdu: crate::event::pdu::Pdu,
+        root_before: schema::StateRoot,
+        own: Vec<Own>,
+        txn: Option<TxnKey>,
+    ) -> Result<Sent, RoomError> {
+        let event_id = pdu.event_id.clone();
+        let sid = EventSid(self.inner.store.fresh_id()?);
+        let changes = own.into_iter().map(|own| StateChange { key: own.key, old: own.old, new: Some(sid) }).collect();
+        let (event, ticket) = self.append(sid, Placed { pdu, root_before, changes, txn }).await?;
+        Ok(Sent { event_id, event: Some(event), ticket: Some(ticket) })
+    }
+}
