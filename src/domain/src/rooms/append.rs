@@ -54,8 +54,28 @@ struct MemberChange {
 #[derive(Debug, Clone)]
 pub(super) struct PendingMembership {
     membership: Membership,
-    was_joined: bool,
     position: Arc<AtomicU64>,
+    joined_until: Arc<AtomicU64>,
+}
+
+impl PendingMembership {
+    /// The row, now that its batch has a position (and the batches before it have theirs).
+    fn row(&self, before: Option<&Self>, event: EventSid, position: Position) -> MembershipRow {
+        let same = before.filter(|before| before.membership == self.membership);
+        let since = same.map_or(position, |before| Position(before.position.load(Ordering::Acquire)));
+        let joined_until = if self.membership == Membership::Join {
+            MembershipRow::STILL
+        } else {
+            match before {
+                Some(before) if before.membership == Membership::Join => position,
+                Some(before) => Position(before.joined_until.load(Ordering::Acquire)),
+                None => Position(0),
+            }
+        };
+        self.position.store(since.0, Ordering::Release);
+        self.joined_until.store(joined_until.0, Ordering::Release);
+        MembershipRow { membership: self.membership, event, position: since, forgotten: false, joined_until }
+    }
 }
 
 #[derive(Deserialize)]
@@ -121,7 +141,7 @@ impl RoomGuard {
         }
         batch.wake(topic::room(self.room.sid));
         for member in changes.iter().filter_map(|change| change.member.as_ref()) {
-            batch.wake(topic::user(member.user));
+            batch.wake(topic::membership(member.user));
         }
 
         let event = Arc::new(event);
@@ -195,14 +215,10 @@ impl RoomGuard {
             batch.add(&schema::MEMBER_COUNTS, &(room, membership), 1);
         }
         batch.put(&schema::ROOM_MEMBERS, &(room, membership, user), &event);
-        let unchanged = old == Some(membership);
-        let before = member.old.as_ref().map(|row| Arc::clone(&row.position));
+        let before = member.old.clone();
         batch.put_at_position(&schema::MEMBERSHIPS, move |position| {
-            let since = before.filter(|_| unchanged).map(|since| since.load(Ordering::Acquire));
-            let position = since.map_or(position, Position);
-            new.position.store(position.0, Ordering::Release);
-            let was_joined = new.was_joined;
-            ((user, room), MembershipRow { membership, event, position, forgotten: false, was_joined })
+            let row = new.row(before.as_ref(), event, position);
+            ((user, room), row)
         });
     }
 
@@ -282,8 +298,7 @@ impl RoomGuard {
         };
         let new = content.and_then(|content| Membership::from_state(&content.membership)).unwrap_or(Membership::Leave);
         let old = self.membership_before(user).await?;
-        let was_joined = new == Membership::Join || old.as_ref().is_some_and(|row| row.was_joined);
-        let new = PendingMembership { membership: new, was_joined, position: Arc::default() };
+        let new = PendingMembership { membership: new, position: Arc::default(), joined_until: Arc::default() };
         Ok(Some(MemberChange { user, old, new }))
     }
 
@@ -296,8 +311,8 @@ impl RoomGuard {
         let row = self.inner.store.view().get(&schema::MEMBERSHIPS, &key).await?;
         Ok(row.map(|row| PendingMembership {
             membership: row.membership,
-            was_joined: row.was_joined,
             position: Arc::new(AtomicU64::new(row.position.0)),
+            joined_until: Arc::new(AtomicU64::new(row.joined_until.0)),
         }))
     }
 

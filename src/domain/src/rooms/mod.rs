@@ -18,6 +18,7 @@ pub mod power;
 mod reader;
 mod send;
 mod state;
+pub mod visible;
 
 use std::sync::Arc;
 

@@ -26,14 +26,26 @@ pub mod topic {
 
     use super::{RoomSid, UserSid};
 
+    /// The kind of [`room`].
+    pub const ROOM: u8 = 1;
+    /// The kind of [`user`].
+    pub const USER: u8 = 2;
+    /// The kind of [`membership`].
+    pub const MEMBERSHIP: u8 = 3;
+
     /// Something in the room changed that its members may see in /sync.
     pub fn room(room: RoomSid) -> Topic {
-        Topic { kind: 1, id: room.0 }
+        Topic { kind: ROOM, id: room.0 }
     }
 
-    /// Something of the user's own changed: account data, membership, to-device messages, devices.
+    /// Something of the user's own changed: account data, to-device messages, devices.
     pub fn user(user: UserSid) -> Topic {
-        Topic { kind: 2, id: user.0 }
+        Topic { kind: USER, id: user.0 }
+    }
+
+    /// The user's membership of some room changed.
+    pub fn membership(user: UserSid) -> Topic {
+        Topic { kind: MEMBERSHIP, id: user.0 }
     }
 }
 

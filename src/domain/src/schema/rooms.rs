@@ -214,10 +214,21 @@ pub struct MembershipRow {
     pub position: Position,
     /// The user has forgotten the room (only after leaving).
     pub forgotten: bool,
-    /// The user has been joined at some time.
-    pub was_joined: bool,
+    /// Until when the user was joined: the log position at which the last join ended, [`MembershipRow::STILL`] while
+    /// joined, zero if never.
+    pub joined_until: Position,
 }
 impl_value!(MembershipRow);
+
+impl MembershipRow {
+    /// The `joined_until` of who is joined.
+    pub const STILL: Position = Position(u64::MAX);
+
+    /// Whether the user has ever been joined.
+    pub fn was_joined(&self) -> bool {
+        self.joined_until > Position(0)
+    }
+}
 
 /// An event that relates to another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

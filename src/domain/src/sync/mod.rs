@@ -1,0 +1,137 @@
+//! `GET /sync`: a reader of the log, and the waiting in front of it.
+//!
+//! - `wait`: the dispatcher that wakes waiting users; [`Waiters`].
+//! - `token`: what `since`, `next_batch` and `prev_batch` are.
+//! - `room`, `sections`: the providers; each is given a reader, `(since, upto]` and the filter, and says what is new.
+//! - `response`: the answer as it goes over the wire.
+//!
+//! Sync writes nothing. Everything in one answer comes from one view of the store. An idle poll compares integers: which
+//! rooms changed is known in memory ([`vatra_store::Store::changed_since`]), and the user's rooms are cached until a membership changes.
+//!
+//! To show something new in /sync: write a provider here, and wake `topic::room` or `topic::user` in the batch that changes it.
+
+mod request;
+mod response;
+mod room;
+mod sections;
+pub mod token;
+mod wait;
+
+use std::{sync::Arc, time::Duration};
+
+use quick_cache::sync::Cache;
+use tokio_util::sync::CancellationToken;
+use vatra_store::{Position, Store};
+
+pub use self::{
+    request::{StateField, SyncRequest},
+    response::SyncResponse,
+    wait::{Subscription, Waiters},
+};
+use self::{
+    sections::{Providers, Span},
+    token::SyncToken,
+};
+use crate::{
+    rooms::{Reader, RoomError, Rooms, visible::Viewer},
+    schema::{MembershipRow, RoomSid, UserSid, topic},
+};
+
+/// The longest a poll waits, whatever the client asks for.
+pub const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// A user's rooms as of a position.
+struct UserRooms {
+    at: Position,
+    rooms: Vec<(RoomSid, MembershipRow)>,
+}
+
+/// Answers /sync. Cheap to clone.
+#[derive(Clone)]
+pub struct Syncs {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    rooms: Rooms,
+    waiters: Waiters,
+    providers: Providers,
+    user_rooms: Cache<UserSid, Arc<UserRooms>>,
+    shutdown: CancellationToken,
+}
+
+impl Syncs {
+    /// Polls end when `shutdown` is cancelled.
+    pub fn new(rooms: Rooms, waiters: Waiters, providers: Providers, shutdown: CancellationToken) -> Self {
+        let inner = Inner {
+            store: rooms.store().clone(),
+            rooms,
+            waiters,
+            providers,
+            user_rooms: Cache::new(10_000),
+            shutdown,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// One /sync: what is new since the token, waiting for it if nothing is.
+    pub async fn sync(&self, viewer: &Viewer, request: &SyncRequest) -> Result<SyncResponse, RoomError> {
+        let inner = &self.inner;
+        let mut subscription = inner.waiters.subscribe(viewer.sid).await?;
+        let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
+        let mut wait = request.since.is_some() && !request.full_state && !request.timeout.is_zero();
+        loop {
+            subscription.reset();
+            let reader = inner.rooms.reader();
+            let since = request.since.filter(|token| inner.is_ours(*token, reader.watermark()));
+            wait &= since.is_some();
+            let response = inner.answer(&reader, viewer, request, since).await?;
+            if !wait || !response.is_empty() {
+                return Ok(response);
+            }
+            tokio::select! {
+                () = subscription.changed() => {}
+                () = tokio::time::sleep_until(deadline) => wait = false,
+                () = inner.shutdown.cancelled() => wait = false,
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// A token of another epoch, or of a position that this store has not reached, says nothing about this store.
+    fn is_ours(&self, token: SyncToken, watermark: Position) -> bool {
+        token.epoch == self.store.epoch() && token.position <= watermark
+    }
+
+    async fn answer(
+        &self,
+        reader: &Reader,
+        viewer: &Viewer,
+        request: &SyncRequest,
+        since: Option<SyncToken>,
+    ) -> Result<SyncResponse, RoomError> {
+        let upto = reader.watermark();
+        let span = Span { since: since.map(|token| token.position), upto, full_state: request.full_state };
+        let memberships = self.rooms_of(reader, viewer.sid).await?;
+        let providers = &self.providers;
+        let rooms = providers.rooms(reader, viewer, request, span, &memberships.rooms).await?;
+        let presence = providers.presence(reader, viewer, request, span, &memberships.rooms).await?;
+        let account_data = providers.account_data(reader, viewer, request, span).await?;
+        let next_batch = SyncToken { epoch: self.store.epoch(), position: upto }.to_string();
+        Ok(SyncResponse { next_batch, rooms, presence, account_data })
+    }
+
+    /// The user's rooms, from memory unless a membership has changed since they were read.
+    async fn rooms_of(&self, reader: &Reader, user: UserSid) -> Result<Arc<UserRooms>, RoomError> {
+        if let Some(known) = self.user_rooms.get(&user)
+            && !self.store.changed_since(topic::membership(user), known.at)
+        {
+            return Ok(known);
+        }
+        let rooms = Arc::new(UserRooms { at: reader.watermark(), rooms: reader.rooms_of(user).await? });
+        self.user_rooms.insert(user, Arc::clone(&rooms));
+        Ok(rooms)
+    }
+}

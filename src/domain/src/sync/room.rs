@@ -1,0 +1,166 @@
+//! One room's part of /sync: its timeline window and the state that goes with it.
+//!
+//! A *window* is what a client learns of a room between two positions of the log: the newest events, whether some are left
+//! out (`limited`), and the state, chosen so that the state, then the timeline, gives the room's state at the end.
+
+use std::{collections::HashSet, sync::Arc};
+
+use ruma::{
+    OwnedUserId,
+    api::client::filter::{LazyLoadOptions, RoomEventFilter},
+    events::{StateEventType, TimelineEventType},
+};
+use vatra_store::{Direction, Position};
+
+use super::token::OrderToken;
+use crate::{
+    event::filter,
+    rooms::{Event, Reader, Room, RoomError, visible::Viewer},
+    schema::{EventSid, RoomOrder, StateRoot},
+};
+
+/// How many events a window has when the client does not say.
+pub(super) const DEFAULT_LIMIT: usize = 10;
+/// How many it has at most.
+pub(super) const MAX_LIMIT: usize = 1_000;
+/// How many log rows a window reads at most to fill its limit with events that pass the filter.
+const MAX_SCAN: usize = 5_000;
+
+/// What is asked of a room.
+pub(super) struct Ask<'a> {
+    pub(super) reader: &'a Reader,
+    pub(super) viewer: &'a Viewer,
+    pub(super) timeline: &'a RoomEventFilter,
+    pub(super) state: &'a RoomEventFilter,
+    /// The state at the end of the window instead of at its start.
+    pub(super) state_after: bool,
+}
+
+/// The events of a room between two positions, and the state around them.
+pub(super) struct Window {
+    pub(super) events: Vec<Arc<Event>>,
+    pub(super) limited: bool,
+    pub(super) prev_batch: Option<OrderToken>,
+    pub(super) state: Vec<Arc<Event>>,
+}
+
+impl Ask<'_> {
+    /// The window of a room after `since` (`None`: from the beginning, with the full state) up to `upto`.
+    /// `full` asks for the whole state though the timeline starts at `since`.
+    pub(super) async fn window(
+        &self,
+        room: &Room,
+        since: Option<Position>,
+        upto: Position,
+        full: bool,
+    ) -> Result<Window, RoomError> {
+        let (events, limited, oldest) = self.events(room, since, upto).await?;
+        let prev_batch = match oldest {
+            Some(order) => Some(OrderToken::before(order)),
+            None => self.reader.order_at(room.sid, upto).await?.map(OrderToken::after),
+        };
+        let end = self.reader.root_at(room.sid, upto).await?;
+        let start = match events.first() {
+            Some(first) => first.root_before,
+            None => end,
+        };
+        let wanted = if self.state_after { end } else { start };
+        let known = match since {
+            Some(since) if !full => self.reader.root_at(room.sid, since).await?,
+            _ => None,
+        };
+        let state = self.state(room, known, wanted, &events).await?;
+        Ok(Window { events, limited, prev_batch, state })
+    }
+
+    /// The newest events that pass the filter and that the viewer may see, oldest first; whether there are older ones that
+    /// the client has not seen; and the order of the oldest row that was taken.
+    async fn events(
+        &self,
+        room: &Room,
+        since: Option<Position>,
+        upto: Position,
+    ) -> Result<(Vec<Arc<Event>>, bool, Option<RoomOrder>), RoomError> {
+        let limit = self.timeline.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(MAX_LIMIT));
+        let limit = limit.min(MAX_LIMIT);
+        let after = since.unwrap_or(Position(0));
+        let mut newest_first: Vec<Arc<Event>> = Vec::new();
+        let mut oldest = None;
+        let mut before = upto;
+        let mut scanned = 0;
+        loop {
+            let page = (limit + 1 - newest_first.len()).clamp(10, 200);
+            let rows = self.reader.log(room.sid, after, before, Direction::Backward, page).await?;
+            scanned += rows.len();
+            let done = rows.len() < page;
+            if let Some((position, _)) = rows.last() {
+                before = Position(position.0.saturating_sub(1));
+            }
+            let sids: Vec<EventSid> = rows.iter().map(|(_, row)| row.event).collect();
+            let events: Vec<Arc<Event>> = self.reader.events(&sids).await?.into_iter().flatten().collect();
+            let visible = self.viewer.visible(self.reader, room, &events).await?;
+            for (event, visible) in events.into_iter().zip(visible) {
+                if !visible || !filter::room_event_matches(self.timeline, &room.id, &event.pdu) {
+                    continue;
+                }
+                if newest_first.len() == limit {
+                    newest_first.reverse();
+                    return Ok((newest_first, true, oldest));
+                }
+                oldest = Some(event.order);
+                newest_first.push(event);
+            }
+            if done || scanned >= MAX_SCAN {
+                newest_first.reverse();
+                return Ok((newest_first, !done, oldest));
+            }
+        }
+    }
+
+    /// The state events that lead from what the client knows to what it shall know.
+    async fn state(
+        &self,
+        room: &Room,
+        known: StateRoot,
+        wanted: StateRoot,
+        timeline: &[Arc<Event>],
+    ) -> Result<Vec<Arc<Event>>, RoomError> {
+        let changes = self.reader.diff(known, wanted).await?;
+        let sids: Vec<EventSid> = changes.into_iter().filter_map(|change| change.new).collect();
+        let mut events: Vec<Arc<Event>> = self.reader.events(&sids).await?.into_iter().flatten().collect();
+        if let LazyLoadOptions::Enabled { .. } = self.state.lazy_load_options {
+            let mut wanted_members: HashSet<OwnedUserId> =
+                timeline.iter().map(|event| event.pdu.sender.clone()).collect();
+            wanted_members.insert(self.viewer.user.clone());
+            events.retain(|event| {
+                let member = (event.pdu.kind == TimelineEventType::RoomMember).then_some(event.pdu.state_key.as_deref());
+                member.flatten().is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
+            });
+            self.add_members(&mut events, wanted, &wanted_members).await?;
+        }
+        events.retain(|event| filter::room_event_matches(self.state, &room.id, &event.pdu));
+        events.sort_by_key(|event| event.order);
+        Ok(events)
+    }
+
+    /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them.
+    async fn add_members(
+        &self,
+        events: &mut Vec<Arc<Event>>,
+        root: StateRoot,
+        wanted: &HashSet<OwnedUserId>,
+    ) -> Result<(), RoomError> {
+        for user in wanted {
+            let there = events.iter().any(|event| {
+                event.pdu.kind == TimelineEventType::RoomMember && event.pdu.state_key.as_deref() == Some(user.as_str())
+            });
+            if there {
+                continue;
+            }
+            if let Some(event) = self.reader.state_at_key(root, &StateEventType::RoomMember, user.as_str()).await? {
+                events.push(event);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,101 @@
+//! Tokens: what clients hand back to say how far they have read.
+//!
+//! - A [`SyncToken`] `s<epoch>_<position>` is a position of the log: /sync's `since` and `next_batch`. It stays valid across
+//!   restarts. The epoch changes when a backup is restored; a token of another epoch or of the future is *foreign*, and
+//!   /sync answers it with a fresh sync, never with silence.
+//! - An [`OrderToken`] `t<order>` is a place in a room's order, between two events: /messages and `prev_batch`.
+
+use std::{fmt, str::FromStr};
+
+use vatra_store::Position;
+
+use crate::schema::RoomOrder;
+
+/// A string that is no token of this server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a token of this server")]
+pub struct BadToken;
+
+/// A position of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SyncToken {
+    /// The store's epoch.
+    pub epoch: u64,
+    /// Everything up to and including this position has been seen.
+    pub position: Position,
+}
+
+impl fmt::Display for SyncToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "s{}_{}", self.epoch, self.position.0)
+    }
+}
+
+impl FromStr for SyncToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let (epoch, position) = text.strip_prefix('s').and_then(|rest| rest.split_once('_')).ok_or(BadToken)?;
+        Ok(Self { epoch: number(epoch)?, position: Position(number(position)?) })
+    }
+}
+
+/// A place in a room's order. Reading backwards from it gives the events before it, forwards the events at and after it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrderToken(pub RoomOrder);
+
+impl OrderToken {
+    /// The place just before an event.
+    pub fn before(order: RoomOrder) -> Self {
+        Self(order)
+    }
+
+    /// The place just after an event.
+    pub fn after(order: RoomOrder) -> Self {
+        Self(RoomOrder(order.0.saturating_add(1)))
+    }
+}
+
+impl fmt::Display for OrderToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "t{}", self.0.0)
+    }
+}
+
+impl FromStr for OrderToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        Ok(Self(RoomOrder(number(text.strip_prefix('t').ok_or(BadToken)?)?)))
+    }
+}
+
+/// Digits only: `u64::from_str` would take a leading plus.
+fn number(text: &str) -> Result<u64, BadToken> {
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadToken);
+    }
+    text.parse().map_err(|_| BadToken)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_token_is_read_as_it_was_written() {
+        let token = SyncToken { epoch: 3, position: Position(77) };
+        assert_eq!(token.to_string().parse(), Ok(token));
+        let token = OrderToken::after(RoomOrder::FIRST);
+        assert_eq!(token.to_string().parse(), Ok(token));
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for text in ["", "s", "s1", "s1_", "s_1", "s+1_2", "s1_2x", "t", "t-1", "77", "s1_99999999999999999999999"] {
+            assert_eq!(text.parse::<SyncToken>(), Err(BadToken), "{text}");
+            assert_eq!(text.parse::<OrderToken>(), Err(BadToken), "{text}");
+        }
+    }
+}
