@@ -32,9 +32,19 @@ pub enum StoreError {
         /// What could not be read.
         error: DecodeError,
     },
+    /// Rows contradict each other: one names another that is not there.
+    #[error("the store is damaged: {0}")]
+    Corrupt(String),
     /// No fresh id is left, because the store has not been able to write for long.
     #[error("no fresh id is left while the store cannot write")]
     OutOfIds,
+}
+
+impl StoreError {
+    /// Rows that contradict each other.
+    pub fn corrupt(what: impl Into<String>) -> Self {
+        Self::Corrupt(what.into())
+    }
 }
 
 /// Why a batch was not committed.

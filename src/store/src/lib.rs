@@ -36,6 +36,7 @@
 //! that every engine must pass.
 
 mod batch;
+mod changes;
 mod committer;
 mod engine;
 mod error;

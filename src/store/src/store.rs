@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     Batch, CommitError, Durability, Engine, EngineError, Health, Migration, OpenError, Operation,
-    Position, Stats, StoreError, Ticket, Value, View, Wake,
+    Position, Stats, StoreError, Ticket, Topic, Value, View, Wake,
     committer::{self, Command, Committer, Job, Shared},
     map::Map,
     meta, migrations,
@@ -193,6 +193,12 @@ impl Store {
     /// The watermark as it moves: what followers wait for.
     pub fn subscribe_watermark(&self) -> watch::Receiver<Position> {
         self.handle.shared.watermark.subscribe()
+    }
+
+    /// Whether a topic may have changed after `since`: exact for what this process has seen, and yes for what lies before
+    /// its memory. No I/O; it lets an idle reader compare integers.
+    pub fn changed_since(&self, topic: Topic, since: Position) -> bool {
+        self.handle.shared.changes.since(topic, since)
     }
 
     /// Whether the store can write.

@@ -68,6 +68,7 @@ impl Committer {
         // Failed batches may be there after all, so the watermark stands behind every position given so far. Even a
         // failed attempt may have left the engine with a new way to read.
         let watermark = Position(self.positions.next - 1);
+        self.shared.changes.forget(watermark);
         if let Ok(view) = self.engine.view().await {
             self.shared.publish(View::new(view, watermark));
         }

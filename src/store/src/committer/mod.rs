@@ -221,6 +221,7 @@ impl Committer {
             .into_iter()
             .map(|(job, position)| (job.run_then(position), position))
             .collect();
+        self.shared.changes.mark(&topics, watermark);
         self.shared.publish(view);
         if !resolved.is_empty() {
             self.shared.wake(Wake { watermark, topics });

@@ -8,13 +8,16 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, watch};
 
-use crate::{Health, Position, Stats, View, Wake, reservation::FreshIds, view::Snapshot};
+use crate::{
+    Health, Position, Stats, View, Wake, changes::Changes, reservation::FreshIds, view::Snapshot,
+};
 
 /// Published by the committer, read by everyone without a lock (save for the list of dispatchers).
 pub(crate) struct Shared {
     view: ArcSwap<Snapshot>,
     pub(crate) epoch: u64,
     pub(crate) ids: FreshIds,
+    pub(crate) changes: Changes,
     pub(crate) watermark: watch::Sender<Position>,
     pub(crate) health: watch::Sender<Health>,
     closed: AtomicBool,
@@ -38,6 +41,7 @@ fn number(count: usize) -> u64 {
 impl Shared {
     pub(crate) fn new(view: View, epoch: u64, ids: FreshIds) -> Self {
         Self {
+            changes: Changes::new(view.watermark()),
             watermark: watch::Sender::new(view.watermark()),
             view: ArcSwap::new(view.into_inner()),
             epoch,
