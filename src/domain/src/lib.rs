@@ -12,5 +12,7 @@
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod clock;
+pub mod event;
 pub mod ids;
+pub mod rooms;
 pub mod schema;

@@ -18,6 +18,8 @@ pub mod power;
 mod reader;
 mod send;
 mod state;
+#[cfg(test)]
+mod tests;
 pub mod visible;
 
 use std::sync::Arc;

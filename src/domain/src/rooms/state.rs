@@ -296,7 +296,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use proptest::prelude::*;
-    use vatra_store::{Options, memory::MemoryEngine};
+    use vatra_store::{MemoryEngine, Options};
 
     use super::*;
 

@@ -1,0 +1,95 @@
+//! An event as clients see it: copied field by field by an allow-list. A remote's `unsigned` is never served.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
+
+use ruma::OwnedEventId;
+use serde::Serialize;
+use serde_json::value::{RawValue as RawJsonValue, to_raw_value};
+
+use super::pdu::Pdu;
+
+/// What this server adds to an event for one viewer.
+#[derive(Debug, Default, Serialize)]
+pub struct Unsigned {
+    /// How long ago it was sent, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub age: Option<i64>,
+    /// The transaction id, for the device that sent it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transaction_id: Option<String>,
+    /// The content of the state event it replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prev_content: Option<Box<RawJsonValue>>,
+    /// The state event it replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub replaces_state: Option<OwnedEventId>,
+    /// Who sent the state event it replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prev_sender: Option<String>,
+    /// The redaction that emptied it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redacted_because: Option<Box<RawJsonValue>>,
+    /// The viewer's membership at the event.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub membership: Option<&'static str>,
+    /// Aggregated relations.
+    #[serde(rename = "m.relations", skip_serializing_if = "Option::is_none")]
+    pub relations: Option<Box<RawJsonValue>>,
+}
+
+#[derive(Serialize)]
+struct ClientEvent<'a> {
+    content: &'a RawJsonValue,
+    event_id: &'a str,
+    origin_server_ts: ruma::MilliSecondsSinceUnixEpoch,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redacts: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    room_id: Option<&'a str>,
+    sender: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_key: Option<&'a str>,
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unsigned: Option<&'a Unsigned>,
+}
+
+#[derive(Serialize)]
+struct StrippedEvent<'a> {
+    content: &'a RawJsonValue,
+    sender: &'a str,
+    state_key: &'a str,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// The client form; `room_id` is left out in /sync.
+pub fn client_json(pdu: &Pdu, room_id: bool, unsigned: Option<&Unsigned>) -> Box<RawJsonValue> {
+    raw(&ClientEvent {
+        content: pdu.content(),
+        event_id: pdu.event_id.as_str(),
+        origin_server_ts: pdu.origin_server_ts,
+        redacts: pdu.redacts.as_deref().map(ruma::EventId::as_str),
+        room_id: room_id.then_some(pdu.room_id.as_str()),
+        sender: pdu.sender.as_str(),
+        state_key: pdu.state_key.as_deref(),
+        kind: pdu.kind.to_string(),
+        unsigned,
+    })
+}
+
+/// The stripped form of a state event: what someone outside may know.
+pub fn stripped_json(pdu: &Pdu) -> Box<RawJsonValue> {
+    raw(&StrippedEvent {
+        content: pdu.content(),
+        sender: pdu.sender.as_str(),
+        state_key: pdu.state_key.as_deref().unwrap_or_default(),
+        kind: pdu.kind.to_string(),
+    })
+}
+
+/// Strings, numbers and raw JSON: serialising them cannot fail.
+fn raw(event: &impl Serialize) -> Box<RawJsonValue> {
+    to_raw_value(event).unwrap_or_else(|_| RawJsonValue::NULL.to_owned())
+}

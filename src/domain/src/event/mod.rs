@@ -1,0 +1,24 @@
+//! Events as such: parse, build, hash, sign, check, authorise, redact, show. Pure: no I/O and no clock.
+//!
+//! | module | what |
+//! |---|---|
+//! | [`pdu`] | an event as the bytes that were signed, with its header read |
+//! | [`build`] | a draft becomes a hashed and signed event |
+//! | [`signer`] | this server's key |
+//! | [`auth`] | the auth rules |
+//! | [`redact`] | an event emptied |
+//! | [`client`] | an event as clients see it |
+//! | [`relation`] | what an event relates to |
+//! | [`filter`] | whether an event passes a client's filter |
+//!
+//! Called by `rooms` and everything above. To support a new room version: ruma's `RoomVersionRules` carries what differs;
+//! what a rule means for the form of an event is read in [`pdu`], [`build`] and [`client`] only.
+
+pub mod auth;
+pub mod build;
+pub mod client;
+pub mod filter;
+pub mod pdu;
+pub mod redact;
+pub mod relation;
+pub mod signer;

@@ -1,0 +1,237 @@
+//! An event as it travels between servers and lies in the store: the bytes that were signed, and its header, read once.
+//!
+//! Room versions differ in form: versions 1 and 2 carry an `event_id` and refer to events as pairs of id and hashes; from version 3 on
+//! the id is the reference hash; the create event of version 12 has no `room_id`, since it is the room's id; from version 11 on
+//! `redacts` is in the content.
+
+use bytes::Bytes;
+use ruma::{
+    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    events::TimelineEventType,
+    room_version_rules::{EventIdFormatVersion, RoomVersionRules},
+    signatures::reference_hash,
+};
+use serde::{Deserialize, de::{DeserializeOwned, IgnoredAny}};
+use serde_json::value::RawValue as RawJsonValue;
+
+/// Why bytes are no event.
+#[derive(Debug, thiserror::Error)]
+pub enum PduError {
+    /// Not JSON, or not of an event's shape.
+    #[error("the event is malformed: {0}")]
+    Malformed(#[from] serde_json::Error),
+    /// The reference hash cannot be computed.
+    #[error("the event cannot be hashed: {0}")]
+    Unhashable(String),
+    /// A field is missing that this room version requires.
+    #[error("the event has no {0}")]
+    Missing(&'static str),
+    /// An id in it is none.
+    #[error("the event has an invalid id: {0}")]
+    BadId(#[from] ruma::IdParseError),
+}
+
+/// An event.
+#[derive(Debug, Clone)]
+pub struct Pdu {
+    /// Its id.
+    pub event_id: OwnedEventId,
+    /// Its room; for the create event of room version 12, derived from its id.
+    pub room_id: OwnedRoomId,
+    /// Who sent it.
+    pub sender: OwnedUserId,
+    /// Its type.
+    pub kind: TimelineEventType,
+    /// Its state key, if it is a state event.
+    pub state_key: Option<String>,
+    /// When its server says it was sent.
+    pub origin_server_ts: MilliSecondsSinceUnixEpoch,
+    /// One more than the deepest event it follows.
+    pub depth: u64,
+    /// The events it follows.
+    pub prev_events: Vec<OwnedEventId>,
+    /// The events that allow it.
+    pub auth_events: Vec<OwnedEventId>,
+    /// The event it redacts, wherever its room version puts that.
+    pub redacts: Option<OwnedEventId>,
+    /// Whether the room id is derived and not part of the event.
+    pub room_id_derived: bool,
+    /// Whether this server has rejected it: then it allows nothing.
+    pub rejected: bool,
+    content: Box<RawJsonValue>,
+    bytes: Bytes,
+}
+
+/// The fields of an event as sent.
+#[derive(Deserialize)]
+struct Wire {
+    #[serde(default)]
+    event_id: Option<OwnedEventId>,
+    #[serde(default)]
+    room_id: Option<OwnedRoomId>,
+    sender: OwnedUserId,
+    #[serde(rename = "type")]
+    kind: TimelineEventType,
+    #[serde(default)]
+    state_key: Option<String>,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    depth: u64,
+    prev_events: Vec<Reference>,
+    auth_events: Vec<Reference>,
+    #[serde(default)]
+    redacts: Option<OwnedEventId>,
+    content: Box<RawJsonValue>,
+}
+
+/// An event mentioned by another.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Reference {
+    Id(OwnedEventId),
+    WithHashes(OwnedEventId, IgnoredAny),
+}
+
+impl Reference {
+    fn id(self) -> OwnedEventId {
+        match self {
+            Self::Id(id) | Self::WithHashes(id, _) => id,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct RedactsContent {
+    redacts: Option<OwnedEventId>,
+}
+
+impl Pdu {
+    /// Reads an event. A known id (from the store) is believed; otherwise it is computed, or read in versions 1 and 2.
+    pub fn parse(json: Bytes, rules: &RoomVersionRules, event_id: Option<OwnedEventId>) -> Result<Self, PduError> {
+        let wire: Wire = serde_json::from_slice(&json)?;
+        let event_id = match (event_id, &rules.event_id_format) {
+            (Some(id), _) => id,
+            (None, EventIdFormatVersion::V1) => wire.event_id.ok_or(PduError::Missing("event_id"))?,
+            (None, _) => {
+                let object: CanonicalJsonObject = serde_json::from_slice(&json)?;
+                id_of(&object, rules)?
+            }
+        };
+        let room_id_derived = wire.room_id.is_none();
+        let room_id = match wire.room_id {
+            Some(room_id) => room_id,
+            None if wire.kind == TimelineEventType::RoomCreate && !rules.event_format.require_room_create_room_id => {
+                room_of_create(&event_id)?
+            }
+            None => return Err(PduError::Missing("room_id")),
+        };
+        let redacts = if wire.kind != TimelineEventType::RoomRedaction {
+            None
+        } else if rules.redaction.content_field_redacts {
+            serde_json::from_str::<RedactsContent>(wire.content.get()).ok().and_then(|content| content.redacts)
+        } else {
+            wire.redacts
+        };
+        Ok(Self {
+            event_id,
+            room_id,
+            sender: wire.sender,
+            kind: wire.kind,
+            state_key: wire.state_key,
+            origin_server_ts: wire.origin_server_ts,
+            depth: wire.depth,
+            prev_events: wire.prev_events.into_iter().map(Reference::id).collect(),
+            auth_events: wire.auth_events.into_iter().map(Reference::id).collect(),
+            redacts,
+            room_id_derived,
+            rejected: false,
+            content: wire.content,
+            bytes: json,
+        })
+    }
+
+    /// The bytes that were signed.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// The content.
+    pub fn content(&self) -> &RawJsonValue {
+        &self.content
+    }
+
+    /// The content, read as a type.
+    pub fn content_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.content.get())
+    }
+
+    /// The whole event as canonical JSON values.
+    pub fn to_canonical(&self) -> Result<CanonicalJsonObject, PduError> {
+        Ok(serde_json::from_slice(&self.bytes)?)
+    }
+
+    /// Whether this is the state event of a type (with an empty state key).
+    pub fn is_state(&self, kind: &TimelineEventType) -> bool {
+        self.kind == *kind && self.state_key.is_some()
+    }
+}
+
+/// The id that an event has by its content.
+pub(super) fn id_of(object: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<OwnedEventId, PduError> {
+    let hash = reference_hash(object, rules).map_err(|error| PduError::Unhashable(error.to_string()))?;
+    Ok(EventId::parse(format!("${hash}"))?)
+}
+
+/// The id of the room that a version 12 create event makes: its own id with another sigil.
+pub(super) fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, PduError> {
+    let hash = event_id.as_str().strip_prefix('$').unwrap_or_default();
+    Ok(RoomId::parse(format!("!{hash}"))?)
+}
+
+
+impl ruma::state_res::Event for Pdu {
+    type Id = OwnedEventId;
+
+    fn event_id(&self) -> &Self::Id {
+        &self.event_id
+    }
+
+    fn room_id(&self) -> Option<&RoomId> {
+        (!self.room_id_derived).then_some(&*self.room_id)
+    }
+
+    fn sender(&self) -> &UserId {
+        &self.sender
+    }
+
+    fn origin_server_ts(&self) -> MilliSecondsSinceUnixEpoch {
+        self.origin_server_ts
+    }
+
+    fn event_type(&self) -> &TimelineEventType {
+        &self.kind
+    }
+
+    fn content(&self) -> &RawJsonValue {
+        &self.content
+    }
+
+    fn state_key(&self) -> Option<&str> {
+        self.state_key.as_deref()
+    }
+
+    fn prev_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.prev_events.iter())
+    }
+
+    fn auth_events(&self) -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_> {
+        Box::new(self.auth_events.iter())
+    }
+
+    fn redacts(&self) -> Option<&Self::Id> {
+        self.redacts.as_ref()
+    }
+
+    fn rejected(&self) -> bool {
+        self.rejected
+    }
+}
