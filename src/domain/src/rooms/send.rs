@@ -106,14 +106,11 @@ impl Rooms {
             None => None,
         };
         let keys = auth_keys(&draft, &rules)?;
-        let state = guard.auth_state(&keys).await?;
+        let mut state = guard.auth_state(&keys).await?;
+        let auth_events = keys.iter().filter_map(|key| state.get(key)).map(|pdu| pdu.event_id.clone()).collect();
+        // From version 12 on the create event is no auth event, but the rules still read it.
+        state.extend(guard.auth_state(&[(StateEventType::RoomCreate, String::new())]).await?);
         let head = guard.head()?;
-        let auth_events = keys
-            .iter()
-            .filter(|key| !(rules.authorization.room_create_event_id_as_room_id && key.0 == StateEventType::RoomCreate))
-            .filter_map(|key| state.get(key))
-            .map(|pdu| pdu.event_id.clone())
-            .collect();
         let placement = Placement {
             room_id: Some(guard.room.id.clone()),
             rules: Arc::clone(&rules),

@@ -155,10 +155,10 @@ async fn a_failed_batch_poisons_the_head_and_the_next_send_builds_on_the_store()
     let store = Store::open(engine.clone(), options, migrations()).await.unwrap();
     let rooms = rooms_on(store).await;
     let room = room_of_alice(&rooms, &RoomVersionId::V12).await;
-    engine.fail_commits(true);
+    engine.fail_commits.store(true, std::sync::atomic::Ordering::SeqCst);
     let lost = rooms.send_one(&room, say("@alice:test", "lost"), None).await;
     assert!(matches!(lost, Err(RoomError::Commit(_))), "{lost:?}");
-    engine.fail_commits(false);
+    engine.fail_commits.store(false, std::sync::atomic::Ordering::SeqCst);
     let kept = loop {
         match rooms.send_one(&room, say("@alice:test", "kept"), None).await {
             Ok(id) => break id,
