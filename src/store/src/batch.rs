@@ -23,7 +23,7 @@ pub(crate) enum Change {
     DeleteRange {
         keyspace: Keyspace,
         start: Vec<u8>,
-        end: Option<Vec<u8>>,
+        end: Vec<u8>,
     },
     Add {
         keyspace: Keyspace,
@@ -142,7 +142,7 @@ impl Batch {
         map: &Map<K, V>,
         make: impl FnOnce(Position) -> (K, V) + Send + 'static,
     ) -> &mut Self {
-        let map = Map::<K, V>::new(map.keyspace(), map.id(), map.name());
+        let map = Map::<K, V>::own(map.keyspace(), map.id(), map.name());
         let keyspace = map.keyspace();
         self.bytes += 64;
         let make = Box::new(move |position| {

@@ -47,8 +47,8 @@ pub enum Operation {
         keyspace: Keyspace,
         /// The first key of the range.
         start: Vec<u8>,
-        /// The first key after it; `None` is the end of the keyspace.
-        end: Option<Vec<u8>>,
+        /// The first key after it.
+        end: Vec<u8>,
     },
 }
 
@@ -104,7 +104,13 @@ pub trait Engine: Send + Sync + 'static {
     /// Writes a complete copy of the current state into the new folder `dir`, while running.
     async fn checkpoint(&self, dir: &Path) -> Result<(), EngineError>;
 
-    /// Closes and opens again after an error. Until it succeeds, reads are still served where that is possible.
+    /// After an error: lets go of what can write, and serves new views from what is stored. The committer publishes such
+    /// a view before it calls [`Engine::reopen`], so that readers do not hold the failed engine open.
+    async fn stand_by(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    /// After [`Engine::stand_by`]: opens again for writing. While it fails, views stay readable.
     async fn reopen(&self) -> Result<(), EngineError>;
 
     /// Makes everything durable and lets go of the data. Views that are still held stay readable.
@@ -127,12 +133,12 @@ pub trait EngineView: Send + Sync {
         keys: &[Vec<u8>],
     ) -> Result<Vec<Option<Bytes>>, EngineError>;
 
-    /// At most `limit` rows from `start` to before `end` (`None`: the end of the keyspace), in the given direction.
+    /// At most `limit` rows from `start` to before `end`, in the given direction.
     async fn range(
         &self,
         keyspace: Keyspace,
         start: &[u8],
-        end: Option<&[u8]>,
+        end: &[u8],
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, EngineError>;

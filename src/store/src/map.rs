@@ -40,8 +40,15 @@ pub struct Map<K, V> {
 }
 
 impl<K, V> Map<K, V> {
-    /// Declares a map. `id` is unique in the whole store and never reused; 255 is the store's own.
+    /// Declares a map. `id` is unique in the whole store and never reused. It is 1 to 254: zero is the store's own, and
+    /// another id does not compile in a constant.
     pub const fn new(keyspace: Keyspace, id: u8, name: &'static str) -> Self {
+        assert!(id != 0 && id != u8::MAX, "a map's id is 1 to 254");
+        Self::own(keyspace, id, name)
+    }
+
+    /// A map of the store itself, or one declared before.
+    pub(crate) const fn own(keyspace: Keyspace, id: u8, name: &'static str) -> Self {
         Self {
             keyspace,
             id,

@@ -101,7 +101,7 @@ impl Rows {
                 end,
             } => {
                 let rows = self.keyspaces.get(keyspace);
-                let Some(bounds) = bounds(&start, end.as_deref()) else {
+                let Some(bounds) = bounds(&start, &end) else {
                     return;
                 };
                 let keys: Vec<_> = rows
@@ -142,12 +142,8 @@ impl Rows {
 type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
 /// The bounds of a range; `None` if it is empty (which `BTreeMap::range` would panic at).
-fn bounds<'a>(start: &'a [u8], end: Option<&'a [u8]>) -> Option<Bounds<'a>> {
-    match end {
-        Some(end) if start >= end => None,
-        Some(end) => Some((Bound::Included(start), Bound::Excluded(end))),
-        None => Some((Bound::Included(start), Bound::Unbounded)),
-    }
+fn bounds<'a>(start: &'a [u8], end: &'a [u8]) -> Option<Bounds<'a>> {
+    (start < end).then_some((Bound::Included(start), Bound::Excluded(end)))
 }
 
 #[async_trait]
@@ -268,7 +264,7 @@ impl EngineView for MemoryView {
         &self,
         keyspace: Keyspace,
         start: &[u8],
-        end: Option<&[u8]>,
+        end: &[u8],
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {

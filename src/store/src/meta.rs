@@ -1,14 +1,14 @@
-//! The store's own rows, in map 255 of the index keyspace.
+//! The store's own rows, in map 0 of the index keyspace.
 
 use crate::{Keyspace, Map};
 
 /// The number of the store's own map.
-const ID: u8 = 255;
+const ID: u8 = 0;
 
 /// The schema version of the rows above the store.
-pub(crate) const SCHEMA: Map<u8, u32> = Map::new(Keyspace::Index, ID, "store_schema");
+pub(crate) const SCHEMA: Map<u8, u32> = Map::own(Keyspace::Index, ID, "store_schema");
 /// Numbers of the store: see the `KEY_` constants.
-pub(crate) const NUMBERS: Map<u8, u64> = Map::new(Keyspace::Index, ID, "store_numbers");
+pub(crate) const NUMBERS: Map<u8, u64> = Map::own(Keyspace::Index, ID, "store_numbers");
 
 /// In [`SCHEMA`]: the version.
 pub(crate) const KEY_SCHEMA: u8 = 0;

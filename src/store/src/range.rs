@@ -89,8 +89,8 @@ impl Range {
         self
     }
 
-    /// The stored bounds in the map with this number: start, and the end (`None`: the end of the keyspace).
-    pub(crate) fn bounds(&self, map: u8) -> (Vec<u8>, Option<Vec<u8>>) {
+    /// The stored bounds in the map with this number: start, and the first after the end.
+    pub(crate) fn bounds(&self, map: u8) -> (Vec<u8>, Vec<u8>) {
         let whole = |part: &[u8]| {
             let mut key = Vec::with_capacity(part.len() + 1);
             key.push(map);
@@ -98,8 +98,9 @@ impl Range {
             key
         };
         let end = match &self.end {
-            Some(end) => Some(whole(end)),
-            None => successor(vec![map]),
+            Some(end) => whole(end),
+            // A map's number is below 255.
+            None => vec![map.saturating_add(1)],
         };
         (whole(&self.start), end)
     }
@@ -132,14 +133,8 @@ mod tests {
         assert_eq!(successor(vec![1, 2]), Some(vec![1, 3]));
         assert_eq!(successor(vec![1, 0xff]), Some(vec![2]));
         assert_eq!(successor(vec![0xff, 0xff]), None);
-        assert_eq!(
-            Range::prefix(&5_u8).bounds(9),
-            (vec![9, 5], Some(vec![9, 6]))
-        );
-        assert_eq!(
-            Range::prefix(&0xff_u8).bounds(9),
-            (vec![9, 0xff], Some(vec![10]))
-        );
+        assert_eq!(Range::prefix(&5_u8).bounds(9), (vec![9, 5], vec![9, 6]));
+        assert_eq!(Range::prefix(&0xff_u8).bounds(9), (vec![9, 0xff], vec![10]));
     }
 
     #[test]
@@ -147,15 +142,15 @@ mod tests {
         let range = Range::prefix(&(1_u8,))
             .after(&(0_u8, 7_u8))
             .before(&(9_u8, 0_u8));
-        assert_eq!(range.bounds(9), (vec![9, 1], Some(vec![9, 2])));
+        assert_eq!(range.bounds(9), (vec![9, 1], vec![9, 2]));
         assert_eq!(
             Range::all().after(&0xff_u8).bounds(9),
-            (vec![9], Some(vec![9])),
+            (vec![9], vec![9]),
             "nothing comes after the last key"
         );
         assert_eq!(
             Range::between(Bound::Excluded(&1_u8), Bound::Included(&3)).bounds(9),
-            (vec![9, 2], Some(vec![9, 4]))
+            (vec![9, 2], vec![9, 4])
         );
     }
 }

@@ -93,7 +93,7 @@ impl View {
         let rows = self
             .inner
             .engine
-            .range(map.keyspace(), &start, end.as_deref(), direction, limit)
+            .range(map.keyspace(), &start, &end, direction, limit)
             .await?;
         rows.into_iter()
             .map(|(key, value)| Ok((map.decode_key(&key)?, map.decode_value(value)?)))
@@ -152,7 +152,7 @@ impl EngineView for ClosedView {
         &self,
         _: Keyspace,
         _: &[u8],
-        _: Option<&[u8]>,
+        _: &[u8],
         _: Direction,
         _: usize,
     ) -> Result<Vec<(Bytes, Bytes)>, EngineError> {

@@ -185,7 +185,7 @@ impl Known {
                         start,
                         end,
                     } => {
-                        self.delete_range(*keyspace, start, end.as_deref());
+                        self.delete_range(*keyspace, start, end);
                     }
                 }
                 operation
@@ -211,9 +211,9 @@ impl Known {
         }
     }
 
-    fn delete_range(&mut self, keyspace: Keyspace, start: &[u8], end: Option<&[u8]>) {
+    fn delete_range(&mut self, keyspace: Keyspace, start: &[u8], end: &[u8]) {
         for (key, row) in self.rows.get_mut(keyspace) {
-            if key.as_slice() >= start && end.is_none_or(|end| key.as_slice() < end) {
+            if key.as_slice() >= start && key.as_slice() < end {
                 *row = None;
             }
         }

@@ -64,15 +64,13 @@ impl Committer {
     }
 
     async fn reopen(&mut self) -> Result<(), EngineError> {
-        let reopened = self.engine.reopen().await;
-        // Failed batches may be there after all, so the watermark stands behind every position given so far. Even a
-        // failed attempt may have left the engine with a new way to read.
+        // Failed batches may be there after all, so the watermark stands behind every position given so far.
         let watermark = Position(self.positions.next - 1);
+        self.engine.stand_by().await?;
         self.shared.changes.forget(watermark);
-        if let Ok(view) = self.engine.view().await {
-            self.shared.publish(View::new(view, watermark));
-        }
-        reopened?;
+        self.shared
+            .publish(View::new(self.engine.view().await?, watermark));
+        self.engine.reopen().await?;
 
         let positions_end = self.positions.next + POSITION_BLOCK;
         let ids_end = self

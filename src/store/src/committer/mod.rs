@@ -12,8 +12,6 @@ mod group;
 mod heal;
 mod job;
 mod shared;
-#[cfg(test)]
-mod tests;
 
 use std::sync::Arc;
 

@@ -82,6 +82,10 @@ impl Engine for FaultyEngine {
         self.inner.checkpoint(dir).await
     }
 
+    async fn stand_by(&self) -> Result<(), EngineError> {
+        self.inner.stand_by().await
+    }
+
     async fn reopen(&self) -> Result<(), EngineError> {
         self.reopens.fetch_add(1, Ordering::SeqCst);
         if self.fail_reopen.load(Ordering::SeqCst) {

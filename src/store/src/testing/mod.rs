@@ -2,6 +2,7 @@
 //!
 //! Public and always compiled, so that the tests of other crates can use it; nothing of the server calls it.
 
+pub mod conformance;
 mod faulty;
 
 pub use self::faulty::FaultyEngine;

@@ -1,0 +1,308 @@
+//! What a store on the engine does, one caller at a time.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::{COUNTS, LOG, NAMES, Outcome, PAIRS, Place, opened};
+use crate::{
+    Batch, CommitError, Direction, Durability, Migration, OpenError, Options, Position, Range,
+    Store, Topic, testing::FaultyEngine,
+};
+
+/// A committed batch is visible whole: rows, counters, rows at their position; and wakes its topics once.
+pub async fn a_committed_batch_is_visible_whole(place: &dyn Place) -> Outcome {
+    let store = opened(place).await?;
+    let mut wakes = store.wakes();
+    let mut batch = Batch::new();
+    batch
+        .put(&NAMES, &1, &"one".to_owned())
+        .put_at_position(&LOG, |position| (position, 1));
+    batch
+        .add(&COUNTS, &1, 5)
+        .add(&COUNTS, &1, -2)
+        .wake(Topic { kind: 1, id: 7 });
+    let position = store.write(batch).await?;
+    let view = store.view();
+    assert_eq!(view.watermark(), position);
+    assert_eq!(*store.subscribe_watermark().borrow(), position);
+    assert_eq!(view.get(&NAMES, &1).await?.as_deref(), Some("one"));
+    assert_eq!(view.get(&COUNTS, &1).await?, Some(3));
+    assert_eq!(
+        view.range(&LOG, Range::all(), Direction::Forward, 9)
+            .await?,
+        [(position, 1)]
+    );
+    let wake = wakes.recv().await.ok_or("no wake")?;
+    assert_eq!(
+        (wake.watermark, wake.topics),
+        (position, vec![Topic { kind: 1, id: 7 }])
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// Asserts are judged against the batches before, also of the same group; a failed one fails its batch alone.
+pub async fn a_failed_assert_fails_its_batch_alone(place: &dyn Place) -> Outcome {
+    let store = opened(place).await?;
+    let failures = Arc::new(Mutex::new(Vec::new()));
+    let claim = |name: &'static str| {
+        let mut batch = Batch::new();
+        let failures = failures.clone();
+        batch
+            .assert_absent(&NAMES, &1)
+            .put(&NAMES, &1, &name.to_owned())
+            .add(&COUNTS, &1, 1);
+        batch.on_failure(move || {
+            failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(name)
+        });
+        store.submit(batch)
+    };
+    let (first, second) = (claim("first"), claim("second"));
+    let mut batch = Batch::new();
+    batch
+        .assert_equals(&NAMES, &1, &"first".to_owned())
+        .delete_range(&NAMES, Range::all())
+        .add(&COUNTS, &1, 10);
+    let third = store.submit(batch);
+    let mut batch = Batch::new();
+    batch
+        .assert_equals(&NAMES, &1, &"first".to_owned())
+        .put(&NAMES, &9, &"never".to_owned());
+    let fourth = store.submit(batch);
+    let fifth = claim("fifth");
+    let first = first.committed().await?;
+    assert_eq!(second.committed().await, Err(CommitError::AssertFailed));
+    assert_eq!(
+        third.committed().await?,
+        first.next(),
+        "a failed batch takes no position"
+    );
+    assert_eq!(fourth.committed().await, Err(CommitError::AssertFailed));
+    fifth.committed().await?;
+    let view = store.view();
+    assert_eq!(view.get(&NAMES, &1).await?.as_deref(), Some("fifth"));
+    assert_eq!(view.get(&NAMES, &9).await?, None);
+    assert_eq!(view.get(&COUNTS, &1).await?, Some(12));
+    assert_eq!(
+        *failures.lock().unwrap_or_else(PoisonError::into_inner),
+        ["second"]
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// Ranges of tuple keys page in both directions.
+pub async fn tuple_ranges_page_both_ways(place: &dyn Place) -> Outcome {
+    let store = opened(place).await?;
+    let mut batch = Batch::new();
+    for room in 1..4_u64 {
+        for name in ["a", "a\0b", "ab", "b"] {
+            batch.put(&PAIRS, &(room, name.to_owned()), &room);
+        }
+    }
+    store.write(batch).await?;
+    let view = store.view();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let mut found = Vec::new();
+        let mut range = Range::prefix(&2_u64);
+        loop {
+            let page = view.range(&PAIRS, range.clone(), direction, 3).await?;
+            let Some((last, _)) = page.last().cloned() else {
+                break;
+            };
+            found.extend(page.into_iter().map(|((room, name), _)| (room, name)));
+            range = match direction {
+                Direction::Forward => range.after(&last),
+                Direction::Backward => range.before(&last),
+            };
+        }
+        if direction == Direction::Backward {
+            found.reverse();
+        }
+        let expected: Vec<_> = ["a", "a\0b", "ab", "b"]
+            .map(|name| (2, name.to_owned()))
+            .into();
+        assert_eq!(found, expected);
+    }
+    let mut batch = Batch::new();
+    batch.delete_range(&PAIRS, Range::prefix(&2_u64));
+    store.write(batch).await?;
+    assert_eq!(
+        store
+            .view()
+            .range(&PAIRS, Range::all(), Direction::Forward, 99)
+            .await?
+            .len(),
+        8
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// No position and no fresh id comes twice, the epoch stays, and old positions are not from the future.
+pub async fn a_restart_gives_no_number_twice(place: &dyn Place) -> Outcome {
+    let (mut position, mut id, mut epoch) = (Position::ZERO, 0, None);
+    for _ in 0..3 {
+        let store = opened(place).await?;
+        assert!(store.watermark() >= position);
+        assert_eq!(*epoch.get_or_insert(store.epoch()), store.epoch());
+        let mut batch = Batch::new();
+        batch.put_at_position(&LOG, |position| (position, 0));
+        for next in [store.write(batch).await?, store.write(Batch::new()).await?] {
+            assert!(next > position);
+            position = next;
+        }
+        let next = store.fresh_id()?;
+        assert!(next > id);
+        id = next;
+        store.close().await;
+        assert_eq!(store.write(Batch::new()).await, Err(CommitError::Closed));
+        assert!(
+            store.view().get(&COUNTS, &1).await.is_err(),
+            "a closed store reads nothing"
+        );
+    }
+    let options = Options {
+        renew_epoch: true,
+        ..Options::default()
+    };
+    let store = Store::open(place.open().await, options, &[]).await?;
+    assert_ne!(
+        epoch,
+        Some(store.epoch()),
+        "a restored store has an epoch of its own"
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// Migrations run once, in order; one that fails runs again; a newer store is refused.
+pub async fn migrations_run_once_and_in_order(place: &dyn Place) -> Outcome {
+    fn step(number: u64, store: Store) -> crate::MigrationFuture {
+        Box::pin(async move {
+            let mut batch = Batch::new();
+            batch.add(&COUNTS, &number, 1);
+            store
+                .write(batch)
+                .await
+                .map_err(|error| error.to_string())?;
+            let done = store
+                .view()
+                .get(&COUNTS, &number)
+                .await
+                .map_err(|error| error.to_string())?;
+            if number == 3 && done == Some(1) {
+                Err("not yet".to_owned())
+            } else {
+                Ok(())
+            }
+        })
+    }
+    let two = Migration {
+        version: 2,
+        name: "two",
+        run: |store| step(2, store),
+    };
+    let three = Migration {
+        version: 3,
+        name: "three",
+        run: |store| step(3, store),
+    };
+    opened(place).await?.close().await;
+
+    let failed = Store::open(place.open().await, Options::default(), &[two, three]).await;
+    assert!(
+        matches!(failed, Err(OpenError::Migration { version: 3, .. })),
+        "{failed:?}"
+    );
+    let store = Store::open(place.open().await, Options::default(), &[two, three]).await?;
+    let counts = store.view().get_many(&COUNTS, &[2, 3]).await?;
+    assert_eq!(
+        counts,
+        [Some(1), Some(2)],
+        "a finished migration is not repeated, a failed one is"
+    );
+    store.close().await;
+
+    let older = Store::open(place.open().await, Options::default(), &[two]).await;
+    assert!(
+        matches!(
+            older,
+            Err(OpenError::NewerSchema {
+                stored: 3,
+                known: 2
+            })
+        ),
+        "{older:?}"
+    );
+    let gap = Store::open(place.open().await, Options::default(), &[three]).await;
+    assert!(
+        matches!(gap, Err(OpenError::MigrationOrder { .. })),
+        "{gap:?}"
+    );
+    Ok(())
+}
+
+/// A batch without changes takes a position and costs no engine write; rows cost one each, synced as asked.
+pub async fn empty_batches_cost_no_engine_write(place: &dyn Place) -> Outcome {
+    use std::sync::atomic::Ordering::SeqCst;
+    let engine = Arc::new(FaultyEngine::new(place.open().await));
+    let options = Options {
+        durability: Durability::Relaxed,
+        ..Options::default()
+    };
+    let store = Store::open(engine.clone(), options, &[]).await?;
+    let (commits, syncs) = (engine.commits.load(SeqCst), engine.syncs.load(SeqCst));
+    let mut wakes = store.wakes();
+    let mut batch = Batch::new();
+    batch.wake(Topic { kind: 1, id: 1 });
+    let position = store.write(batch).await?;
+    assert_eq!(store.watermark(), position);
+    assert_eq!(
+        wakes.recv().await.map(|wake| wake.watermark),
+        Some(position)
+    );
+    assert_eq!(engine.commits.load(SeqCst), commits);
+    let mut batch = Batch::new();
+    batch.put(&NAMES, &1, &"row".to_owned());
+    store.write(batch).await?;
+    assert_eq!(
+        (engine.commits.load(SeqCst), engine.syncs.load(SeqCst)),
+        (commits + 1, syncs)
+    );
+    store.close().await;
+    Ok(())
+}
+
+/// Closing finishes what was submitted and refuses what comes later.
+pub async fn closing_finishes_what_was_submitted(place: &dyn Place) -> Outcome {
+    let store = opened(place).await?;
+    let mut tickets = Vec::new();
+    for number in 0..100 {
+        let mut batch = Batch::new();
+        batch.put(&COUNTS, &number, &1);
+        tickets.push(if number % 2 == 0 {
+            store.submit(batch)
+        } else {
+            store.submit_bulk(batch)
+        });
+    }
+    store.close().await;
+    for ticket in tickets {
+        ticket.committed().await?;
+    }
+    drop(store);
+    let store = opened(place).await?;
+    assert_eq!(
+        store
+            .view()
+            .range(&COUNTS, Range::all(), Direction::Forward, 1000)
+            .await?
+            .len(),
+        100
+    );
+    store.close().await;
+    Ok(())
+}
