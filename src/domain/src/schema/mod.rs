@@ -11,6 +11,7 @@ use vatra_store::{Keyspace, Map, Migration, Position};
 
 mod ids;
 mod rooms;
+mod users;
 
 pub use self::{
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
@@ -18,6 +19,7 @@ pub use self::{
         AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow, NodeRow, ReceiptKey, ReceiptRow,
         RelationRow, RoomRow, StateChange, StateRoot, Status, TxnRow,
     },
+    users::{AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow},
 };
 
 /// What the topics of the store's wake-ups are about.
@@ -113,3 +115,26 @@ pub const ALIASES: Map<String, AliasRow> = Map::new(Keyspace::Index, 27, "aliase
 pub const ROOM_ALIASES: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 28, "room_aliases");
 /// Rooms that the directory lists. 10 bytes a row.
 pub const PUBLIC_ROOMS: Map<RoomSid, ()> = Map::new(Keyspace::Index, 29, "public_rooms");
+
+// ---------------------------------------------------------------- users (owner: users)
+
+/// A local account. 200 bytes a row.
+pub const ACCOUNTS: Map<UserSid, AccountRow> = Map::new(Keyspace::Index, 64, "accounts");
+/// A user's devices. 100 bytes a row.
+pub const DEVICES: Map<(UserSid, String), DeviceRow> = Map::new(Keyspace::Index, 65, "devices");
+/// Access tokens by their SHA-256. 120 bytes a row.
+pub const TOKENS: Map<[u8; 32], TokenRow> = Map::new(Keyspace::Index, 66, "tokens");
+/// Refresh tokens by their SHA-256. 120 bytes a row.
+pub const REFRESH_TOKENS: Map<[u8; 32], RefreshRow> = Map::new(Keyspace::Index, 67, "refresh_tokens");
+/// The access tokens of a device. 60 bytes a row.
+pub const DEVICE_TOKENS: Map<(UserSid, String, [u8; 32]), ()> = Map::new(Keyspace::Index, 68, "device_tokens");
+/// A field of a user's profile, as JSON. 80 bytes a row.
+pub const PROFILES: Map<(UserSid, String), String> = Map::new(Keyspace::Index, 69, "profiles");
+/// Account data. 500 bytes a row.
+pub const ACCOUNT_DATA: Map<AccountDataKey, AccountDataRow> = Map::new(Keyspace::Index, 70, "account_data");
+/// When account data changed; rows of replaced data are removed. 60 bytes a row.
+pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> = Map::new(Keyspace::Stream, 71, "account_data_log");
+/// A user's filters, as JSON. 300 bytes a row.
+pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
+/// Local parts in lower case that are taken. 40 bytes a row.
+pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");

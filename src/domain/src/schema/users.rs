@@ -1,0 +1,76 @@
+//! Row types of accounts.
+
+use serde::{Deserialize, Serialize};
+use vatra_store::{Position, impl_value};
+
+use super::{RoomSid, UserSid};
+
+/// A local account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// The argon2id hash of the password, in PHC form; `None` when there is none to log in with.
+    pub password: Option<String>,
+    /// May use the admin API.
+    pub admin: bool,
+    /// Gone for good; the name is not given again.
+    pub deactivated: bool,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub created: u64,
+}
+impl_value!(AccountRow);
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRow {
+    /// What its user calls it.
+    pub display_name: Option<String>,
+    /// When it was last seen; written at most once in five minutes.
+    pub last_seen: Option<u64>,
+    /// From where it was last seen.
+    pub last_seen_ip: Option<String>,
+}
+impl_value!(DeviceRow);
+
+/// An access token, kept under its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRow {
+    /// Whose.
+    pub user: UserSid,
+    /// Of which device.
+    pub device: String,
+    /// When it ends, in milliseconds since the Unix epoch; `None` for never.
+    pub expires: Option<u64>,
+    /// The hash of the refresh token that came with it.
+    pub refresh: Option<[u8; 32]>,
+    /// The hash of the refresh token it was got with: that one ends when this token is first used.
+    pub replaces: Option<[u8; 32]>,
+}
+impl_value!(TokenRow);
+
+/// A refresh token, kept under its hash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefreshRow {
+    /// Whose.
+    pub user: UserSid,
+    /// Of which device.
+    pub device: String,
+    /// The access token it came with.
+    pub access: [u8; 32],
+}
+impl_value!(RefreshRow);
+
+/// One piece of account data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountDataRow {
+    /// When it was set.
+    pub position: Position,
+    /// The content, as JSON.
+    pub content: String,
+}
+impl_value!(AccountDataRow);
+
+/// Which account data a position set.
+pub type AccountDataKey = (UserSid, RoomSid, String);
+
+/// The room of account data that belongs to no room.
+pub const GLOBAL: RoomSid = RoomSid(0);

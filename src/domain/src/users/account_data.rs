@@ -1,0 +1,144 @@
+//! Account data: what clients keep on the server for themselves, global or per room.
+//!
+//! Each write has a row in the user's log, so that /sync finds what changed after a position without reading the rest.
+
+use std::collections::BTreeSet;
+
+use ruma::push::Ruleset;
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use vatra_store::{Batch, Direction, Position, Range, View};
+
+use super::{Users, UsersError};
+use crate::schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic};
+
+/// The type under which push rules are kept.
+pub const PUSH_RULES: &str = "m.push_rules";
+
+/// Account data as /sync shows it: its type, and the event.
+pub type DataEvent = (String, Box<RawValue>);
+
+#[derive(Serialize)]
+struct Event<'a> {
+    content: &'a RawValue,
+    #[serde(rename = "type")]
+    kind: &'a str,
+}
+
+#[derive(Serialize, Deserialize)]
+struct PushRules {
+    global: Ruleset,
+}
+
+impl Users {
+    /// One piece of account data, as JSON. `room` is [`GLOBAL`] for data of no room.
+    pub async fn account_data(
+        &self,
+        user: UserSid,
+        room: RoomSid,
+        kind: &str,
+    ) -> Result<Option<Box<RawValue>>, UsersError> {
+        let row = self.inner.store.view().get(&schema::ACCOUNT_DATA, &(user, room, kind.to_owned())).await?;
+        Ok(row.and_then(|row| RawValue::from_string(row.content).ok()))
+    }
+
+    /// Sets a piece of account data. The newest write wins.
+    pub async fn set_account_data(
+        &self,
+        user: UserSid,
+        room: RoomSid,
+        kind: &str,
+        content: String,
+    ) -> Result<(), UsersError> {
+        let mut batch = Batch::new();
+        self.put_account_data(&mut batch, (user, room, kind.to_owned()), content).await?;
+        self.inner.store.write(batch).await?;
+        Ok(())
+    }
+
+    /// The same, as part of a larger batch.
+    pub async fn put_account_data(
+        &self,
+        batch: &mut Batch,
+        key: AccountDataKey,
+        content: String,
+    ) -> Result<(), UsersError> {
+        let (user, room, _) = key;
+        if let Some(old) = self.inner.store.view().get(&schema::ACCOUNT_DATA, &key).await? {
+            batch.delete(&schema::ACCOUNT_DATA_LOG, &(user, old.position));
+        }
+        let logged = key.clone();
+        batch.put_at_position(&schema::ACCOUNT_DATA, move |position| (key, AccountDataRow { position, content }));
+        batch.put_at_position(&schema::ACCOUNT_DATA_LOG, move |position| ((user, position), logged));
+        batch.wake(topic::user(user));
+        if room != GLOBAL {
+            batch.wake(topic::room(room));
+        }
+        Ok(())
+    }
+
+    /// Global account data that changed after `since`; all of it for a first sync.
+    pub async fn account_data_since(
+        &self,
+        view: &View,
+        user: UserSid,
+        since: Option<Position>,
+    ) -> Result<Vec<DataEvent>, UsersError> {
+        let mut events = self.room_account_data_since(view, user, GLOBAL, since).await?;
+        // Every account has push rules, though most have never changed them.
+        if since.is_none() && !events.iter().any(|(kind, _)| kind == PUSH_RULES) {
+            let rules = PushRules { global: self.push_rules(user).await? };
+            if let Ok(content) = to_raw_value(&rules) {
+                events.extend(event(PUSH_RULES.to_owned(), &content));
+            }
+        }
+        Ok(events)
+    }
+
+    /// Account data of a room that changed after `since`; all of it for a first sync.
+    pub async fn room_account_data_since(
+        &self,
+        view: &View,
+        user: UserSid,
+        room: RoomSid,
+        since: Option<Position>,
+    ) -> Result<Vec<DataEvent>, UsersError> {
+        let Some(since) = since else {
+            let range = Range::prefix(&(user, room));
+            let rows = view.range(&schema::ACCOUNT_DATA, range, Direction::Forward, usize::MAX).await?;
+            return Ok(rows.into_iter().filter_map(|((_, _, kind), row)| read(kind, row)).collect());
+        };
+        let range = Range::prefix(&(user,)).after(&(user, since));
+        let log = view.range(&schema::ACCOUNT_DATA_LOG, range, Direction::Forward, usize::MAX).await?;
+        let keys: BTreeSet<AccountDataKey> = log.into_iter().map(|(_, key)| key).filter(|key| key.1 == room).collect();
+        let keys: Vec<AccountDataKey> = keys.into_iter().collect();
+        let rows = view.get_many(&schema::ACCOUNT_DATA, &keys).await?;
+        Ok(keys.into_iter().zip(rows).filter_map(|((_, _, kind), row)| read(kind, row?)).collect())
+    }
+
+    /// The user's push rules: their own changes on top of the server's defaults.
+    pub async fn push_rules(&self, user: UserSid) -> Result<Ruleset, UsersError> {
+        let stored = self.account_data(user, GLOBAL, PUSH_RULES).await?;
+        if let Some(rules) = stored.and_then(|json| serde_json::from_str::<PushRules>(json.get()).ok()) {
+            return Ok(rules.global);
+        }
+        let user = self.inner.ids.user_id(user).await?.ok_or(UsersError::NotFound)?;
+        Ok(Ruleset::server_default(&user))
+    }
+
+    /// Stores push rules.
+    pub async fn set_push_rules(&self, user: UserSid, rules: Ruleset) -> Result<(), UsersError> {
+        let content = serde_json::to_string(&PushRules { global: rules });
+        let content = content.map_err(|_| UsersError::BadValue("the push rules cannot be written"))?;
+        self.set_account_data(user, GLOBAL, PUSH_RULES, content).await
+    }
+}
+
+fn read(kind: String, row: AccountDataRow) -> Option<DataEvent> {
+    event(kind, &RawValue::from_string(row.content).ok()?)
+}
+
+fn event(kind: String, content: &RawValue) -> Option<DataEvent> {
+    let event = to_raw_value(&Event { content, kind: &kind }).ok()?;
+    Some((kind, event))
+}

@@ -1,0 +1,87 @@
+//! Devices. Logging in makes one, logging out removes it.
+
+use vatra_store::{Batch, CommitError, Direction, Range};
+
+use super::{Requester, Users, UsersError};
+use crate::schema::{self, DeviceRow, UserSid, topic};
+
+/// How often a device is written as seen, in milliseconds.
+const SEEN_EVERY_MS: u64 = 5 * 60 * 1000;
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// Its id.
+    pub id: String,
+    /// What is known of it.
+    pub row: DeviceRow,
+}
+
+impl Users {
+    /// A user's devices.
+    pub async fn devices(&self, user: UserSid) -> Result<Vec<Device>, UsersError> {
+        let view = self.inner.store.view();
+        let rows = view.range(&schema::DEVICES, Range::prefix(&(user,)), Direction::Forward, usize::MAX).await?;
+        Ok(rows.into_iter().map(|((_, id), row)| Device { id, row }).collect())
+    }
+
+    /// One device.
+    pub async fn device(&self, user: UserSid, id: &str) -> Result<Option<Device>, UsersError> {
+        let row = self.inner.store.view().get(&schema::DEVICES, &(user, id.to_owned())).await?;
+        Ok(row.map(|row| Device { id: id.to_owned(), row }))
+    }
+
+    /// Names a device.
+    pub async fn rename_device(&self, user: UserSid, id: &str, name: Option<String>) -> Result<(), UsersError> {
+        self.change_device(user, id, |row| row.display_name.clone_from(&name)).await
+    }
+
+    /// A device is there: written at most once in five minutes, and not waited for.
+    pub fn seen(&self, requester: &Requester, ip: &str) {
+        let (now, key) = (self.now(), (requester.sid, requester.device.to_string()));
+        let due = self.inner.seen.get(&key).is_none_or(|last| now.saturating_sub(*last) >= SEEN_EVERY_MS);
+        if !due {
+            return;
+        }
+        if self.inner.seen.len() > 100_000 {
+            self.inner.seen.clear();
+        }
+        self.inner.seen.insert(key, now);
+        let (users, user, device, ip) = (self.clone(), requester.sid, requester.device.to_string(), ip.to_owned());
+        tokio::spawn(async move {
+            let seen = users
+                .change_device(user, &device, |row| {
+                    row.last_seen = Some(now);
+                    row.last_seen_ip = Some(ip.clone());
+                })
+                .await;
+            if let Err(error) = seen {
+                tracing::debug!(%error, "a device could not be written as seen");
+            }
+        });
+    }
+
+    async fn change_device(
+        &self,
+        user: UserSid,
+        id: &str,
+        change: impl Fn(&mut DeviceRow),
+    ) -> Result<(), UsersError> {
+        loop {
+            let key = (user, id.to_owned());
+            let old = self.inner.store.view().get(&schema::DEVICES, &key).await?.ok_or(UsersError::NotFound)?;
+            let mut new = old.clone();
+            change(&mut new);
+            let mut batch = Batch::new();
+            batch.assert_equals(&schema::DEVICES, &key, &old);
+            batch.put(&schema::DEVICES, &key, &new);
+            if new.display_name != old.display_name {
+                batch.wake(topic::user(user));
+            }
+            match self.inner.store.write(batch).await {
+                Err(CommitError::AssertFailed) => {}
+                other => return other.map(|_| ()).map_err(Into::into),
+            }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! Why something about an account could not be done.
+
+use vatra_store::{CommitError, StoreError};
+
+use crate::ids::IdError;
+
+/// Reasons only; `http/error.rs` says what clients are told.
+#[derive(Debug, thiserror::Error)]
+pub enum UsersError {
+    /// The name is taken, or was.
+    #[error("that user name is taken")]
+    NameTaken,
+    /// The name is not one a user may have.
+    #[error("a user name has only a-z, 0-9 and . _ = - / + and at most 255 bytes with the server's name")]
+    BadName,
+    /// The password is not strong enough.
+    #[error("a password has at least {} characters", super::passwords::SHORTEST)]
+    WeakPassword,
+    /// User or password is wrong; which of them is not said.
+    #[error("wrong user name or password")]
+    WrongPassword,
+    /// The account is deactivated.
+    #[error("this account has been deactivated")]
+    Deactivated,
+    /// No such account, device, filter or piece of data.
+    #[error("not found")]
+    NotFound,
+    /// A profile would grow beyond 64 KiB.
+    #[error("the profile would be larger than 64 KiB")]
+    ProfileTooLarge,
+    /// A profile field's name is longer than 255 bytes.
+    #[error("the name of a profile field is longer than 255 bytes")]
+    KeyTooLarge,
+    /// A value is not of the shape that its name asks for.
+    #[error("{0}")]
+    BadValue(&'static str),
+    /// The refresh token is unknown or used up.
+    #[error("unknown refresh token")]
+    UnknownRefreshToken,
+    /// The password could not be hashed.
+    #[error("passwords cannot be hashed: {0}")]
+    Hashing(String),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not take the rows.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl From<IdError> for UsersError {
+    fn from(error: IdError) -> Self {
+        match error {
+            IdError::Store(error) => Self::Store(error),
+            IdError::Commit(error) => Self::Commit(error),
+        }
+    }
+}
+
+/// Why a token is not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthFailure {
+    /// No such token (any more).
+    #[error("unknown access token")]
+    Unknown,
+    /// The token has run out; the client may refresh it.
+    #[error("the access token has expired")]
+    Expired,
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}

@@ -1,0 +1,124 @@
+//! Local accounts: who they are, how they log in, and what they keep on the server.
+//!
+//! - `accounts`: register, deactivate; `passwords`: argon2id on the blocking pool
+//! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
+//! - `devices`, `profile`, `account_data`, `filters`: what their names say
+//! - `uiaa`: sessions of user-interactive authentication, in memory
+//!
+//! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
+//! the user's rooms is a flow above. To add data of a user's own: a map in `schema`, a module here, `topic::user` in the batch.
+
+pub mod account_data;
+mod accounts;
+mod devices;
+mod error;
+mod filters;
+mod passwords;
+pub mod profile;
+pub mod tokens;
+pub mod uiaa;
+
+use std::sync::{Arc, atomic::AtomicU64};
+
+use dashmap::DashMap;
+use quick_cache::sync::Cache;
+use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName};
+use tokio::sync::Semaphore;
+use vatra_store::Store;
+
+pub use self::{
+    accounts::NewAccount,
+    devices::Device,
+    error::{AuthFailure, UsersError},
+    tokens::{Login, Session},
+};
+use crate::{
+    clock::SharedClock,
+    ids::Ids,
+    random::SharedRandom,
+    schema::{TokenRow, UserSid},
+};
+
+/// Who makes a request.
+#[derive(Debug, Clone)]
+pub struct Requester {
+    /// Who.
+    pub user: OwnedUserId,
+    /// Their number.
+    pub sid: UserSid,
+    /// With which device.
+    pub device: OwnedDeviceId,
+    /// May use the admin API.
+    pub admin: bool,
+}
+
+/// All local accounts. Cheap to clone.
+#[derive(Clone)]
+pub struct Users {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    ids: Ids,
+    clock: SharedClock,
+    random: SharedRandom,
+    server_name: OwnedServerName,
+    tokens: Cache<[u8; 32], Arc<Known>>,
+    /// Counts token removals, so that a slow reader does not put a removed token back into the cache.
+    removals: AtomicU64,
+    /// Argon2 takes 19 MiB and some milliseconds of a core each: few at a time.
+    hashing: Semaphore,
+    uiaa: uiaa::Sessions,
+    /// When each device was last written as seen.
+    seen: DashMap<(UserSid, String), u64>,
+}
+
+/// A token and what it stands for.
+struct Known {
+    row: TokenRow,
+    requester: Requester,
+}
+
+impl Users {
+    /// The accounts of `server_name` in `store`.
+    pub fn new(store: Store, ids: Ids, clock: SharedClock, random: SharedRandom, server_name: OwnedServerName) -> Self {
+        let inner = Inner {
+            store,
+            ids,
+            clock,
+            random,
+            server_name,
+            tokens: Cache::new(20_000),
+            removals: AtomicU64::new(0),
+            hashing: Semaphore::new(2),
+            uiaa: uiaa::Sessions::new(),
+            seen: DashMap::new(),
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// This server's name.
+    pub fn server_name(&self) -> &ServerName {
+        &self.inner.server_name
+    }
+
+    /// The sessions of user-interactive authentication.
+    pub fn uiaa(&self) -> &uiaa::Sessions {
+        &self.inner.uiaa
+    }
+
+    /// The source of tokens and ids.
+    pub fn random(&self) -> &SharedRandom {
+        &self.inner.random
+    }
+
+    /// The time.
+    pub fn clock(&self) -> &SharedClock {
+        &self.inner.clock
+    }
+
+    fn now(&self) -> u64 {
+        self.inner.clock.now()
+    }
+}

@@ -1,0 +1,87 @@
+//! User-interactive authentication: sessions that gather completed stages.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>. A session belongs to one operation
+//! (endpoint, user and the request's parameters): a stage done for one cannot be used for another. Sessions live in memory,
+//! are bounded in number and end after half an hour; no password is ever kept in one.
+
+use std::collections::BTreeSet;
+
+use dashmap::DashMap;
+
+use crate::random::{Random, token};
+
+/// How long a session lives, in milliseconds.
+const LIFETIME_MS: u64 = 30 * 60 * 1000;
+/// How many there are at most.
+const CAPACITY: usize = 50_000;
+
+/// The sessions of this server.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    sessions: DashMap<String, Session>,
+}
+
+#[derive(Debug, Clone)]
+struct Session {
+    operation: String,
+    completed: BTreeSet<String>,
+    started: u64,
+}
+
+impl Sessions {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A new session for an operation.
+    pub fn start(&self, random: &dyn Random, operation: &str, now: u64) -> String {
+        if self.sessions.len() >= CAPACITY {
+            self.sessions.retain(|_, session| now.saturating_sub(session.started) < LIFETIME_MS);
+        }
+        if self.sessions.len() >= CAPACITY {
+            // All of them young: someone is making sessions in bulk. Whoever is in the middle of one starts again.
+            self.sessions.clear();
+        }
+        let id = token(random, 24);
+        let session = Session { operation: operation.to_owned(), completed: BTreeSet::new(), started: now };
+        self.sessions.insert(id.clone(), session);
+        id
+    }
+
+    /// What a session has completed; `None` if there is no such session for this operation.
+    pub fn completed(&self, id: &str, operation: &str, now: u64) -> Option<Vec<String>> {
+        let session = self.sessions.get(id)?;
+        let valid = session.operation == operation && now.saturating_sub(session.started) < LIFETIME_MS;
+        valid.then(|| session.completed.iter().cloned().collect())
+    }
+
+    /// A stage is done.
+    pub fn complete(&self, id: &str, stage: &str) {
+        if let Some(mut session) = self.sessions.get_mut(id) {
+            session.completed.insert(stage.to_owned());
+        }
+    }
+
+    /// The operation was done: the session cannot be used for another.
+    pub fn end(&self, id: &str) {
+        self.sessions.remove(id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SystemRandom;
+
+    #[test]
+    fn a_session_serves_its_own_operation_only_and_ends() {
+        let sessions = Sessions::new();
+        let id = sessions.start(&SystemRandom, "delete device A", 0);
+        sessions.complete(&id, "m.login.password");
+        assert_eq!(sessions.completed(&id, "delete device A", 1), Some(vec!["m.login.password".to_owned()]));
+        assert_eq!(sessions.completed(&id, "delete device B", 1), None);
+        assert_eq!(sessions.completed(&id, "delete device A", LIFETIME_MS), None);
+        sessions.end(&id);
+        assert_eq!(sessions.completed(&id, "delete device A", 1), None);
+    }
+}
