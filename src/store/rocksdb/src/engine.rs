@@ -16,6 +16,8 @@ use crate::{
 
 /// How long to wait for views of a database that is to be closed. Views live for seconds at most.
 const READERS_AT_MOST: Duration = Duration::from_secs(5);
+/// The same when the engine is closed: all is durable by then, and an operator waits.
+const READERS_AT_CLOSE: Duration = Duration::from_secs(1);
 /// How often to look whether they are gone.
 const READERS_POLL: Duration = Duration::from_millis(5);
 
@@ -75,13 +77,13 @@ where
 }
 
 /// Waits until nobody holds the database; false if that takes too long.
-async fn released(database: &Weak<Database>) -> bool {
+async fn released(database: &Weak<Database>, at_most: Duration) -> bool {
     let wait = async {
         while database.strong_count() > 0 {
             tokio::time::sleep(READERS_POLL).await;
         }
     };
-    tokio::time::timeout(READERS_AT_MOST, wait).await.is_ok()
+    tokio::time::timeout(at_most, wait).await.is_ok()
 }
 
 #[async_trait]
@@ -137,7 +139,7 @@ impl Engine for RocksEngine {
             .read()
             .unwrap_or_else(PoisonError::into_inner)
             .clone();
-        if !released(&failed).await {
+        if !released(&failed, READERS_AT_MOST).await {
             return Err(EngineError::Io(
                 "views of the failed database are still held".to_owned(),
             ));
@@ -161,7 +163,7 @@ impl Engine for RocksEngine {
             }
         })
         .await;
-        if !released(&held).await {
+        if !released(&held, READERS_AT_CLOSE).await {
             tracing::warn!("views are still held; the database closes with the last of them");
         }
         synced

@@ -116,12 +116,13 @@ pub(crate) async fn run(
         let mut taken = Taken::default();
         tokio::select! {
             biased;
+            // First, or a busy queue would keep the store from healing.
+            outcome = heal::attempted(committer.trouble.as_mut()) => committer.healed(outcome),
             command = commands.recv() => match command {
                 Some(command) => taken.add(command),
                 None => break,
             },
             Some(job) = bulk.recv() => taken.add_job(job),
-            () = heal::due(committer.trouble.as_ref()) => committer.heal().await,
         }
         taken.fill(&mut commands, &mut bulk);
         closed = taken.close.take();
@@ -236,9 +237,8 @@ impl Committer {
         let reason = error.to_string();
         tracing::error!(%reason, batches = jobs.len(), "the store cannot write; it is read-only until it can");
         self.shared.count_engine_failures(jobs.len());
-        self.shared.set_read_only(Some(reason.clone()));
         let error = CommitError::Unavailable(reason.clone());
-        self.trouble = Some(Trouble::new(reason, &self.options));
+        self.trouble(reason);
         jobs.into_iter().for_each(|job| job.fail(error.clone()));
     }
 

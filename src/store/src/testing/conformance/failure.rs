@@ -125,6 +125,7 @@ pub async fn an_unknown_outcome_repeats_no_position(place: &dyn Place) -> Outcom
     assert!(view.watermark() >= first.next());
     let third = store.write(named(3, "third")).await?;
     assert!(third > first.next());
+    drop(view);
     store.close().await;
     Ok(())
 }

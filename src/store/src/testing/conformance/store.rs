@@ -36,6 +36,7 @@ pub async fn a_committed_batch_is_visible_whole(place: &dyn Place) -> Outcome {
         (wake.watermark, wake.topics),
         (position, vec![Topic { kind: 1, id: 7 }])
     );
+    drop(view);
     store.close().await;
     Ok(())
 }
@@ -89,6 +90,7 @@ pub async fn a_failed_assert_fails_its_batch_alone(place: &dyn Place) -> Outcome
         *failures.lock().unwrap_or_else(PoisonError::into_inner),
         ["second"]
     );
+    drop(view);
     store.close().await;
     Ok(())
 }
@@ -137,6 +139,7 @@ pub async fn tuple_ranges_page_both_ways(place: &dyn Place) -> Outcome {
             .len(),
         8
     );
+    drop(view);
     store.close().await;
     Ok(())
 }
