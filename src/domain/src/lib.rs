@@ -14,6 +14,7 @@
 pub mod clock;
 pub mod event;
 pub mod ids;
+pub mod media;
 pub mod random;
 pub mod rooms;
 pub mod schema;

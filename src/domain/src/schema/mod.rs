@@ -10,11 +10,13 @@
 use vatra_store::{Keyspace, Map, Migration, Position};
 
 mod ids;
+mod media;
 mod rooms;
 mod users;
 
 pub use self::{
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
+    media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
     rooms::{
         AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow, NodeRow, ReceiptKey, ReceiptRow,
         RelationRow, RoomRow, StateChange, StateRoot, Status, TxnRow,
@@ -138,3 +140,15 @@ pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> = Map::new(
 pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
+// ---------------------------------------------------------------- media (owner: media)
+
+/// What a media id stands for: (server name, media id). 250 bytes a row.
+pub const MEDIA: Map<(String, String), MediaRow> = Map::new(Keyspace::Index, 96, "media");
+/// A file, however many ids have it as their content. 50 bytes a row.
+pub const BLOBS: Map<BlobId, BlobRow> = Map::new(Keyspace::Index, 97, "blobs");
+/// How many media and thumbnail rows name a blob. 45 bytes a row.
+pub const BLOB_USES: Map<BlobId, i64> = Map::new(Keyspace::Index, 98, "blob_uses");
+/// A thumbnail that was made. 110 bytes a row.
+pub const THUMBNAILS: Map<ThumbnailKey, ThumbnailRow> = Map::new(Keyspace::Index, 99, "thumbnails");
+/// Media ids that wait for their content: (user, expiry, media id). 90 bytes a row, ten a user at most.
+pub const PENDING_MEDIA: Map<(String, u64, String), ()> = Map::new(Keyspace::Index, 100, "pending_media");

@@ -1,0 +1,159 @@
+//! The media repository: files that users upload, and thumbnails of pictures.
+//!
+//! Bytes live outside the store, as *blobs* named by their SHA-256 behind [`BlobBackend`]; the store holds who uploaded
+//! what under which id ([`crate::schema::MEDIA`]), what each blob is and how many rows name it, and which thumbnails
+//! were made. Equal files are kept once.
+//!
+//! The server's media handlers call it, and the operator's commands `check` and `backup`.
+//!
+//! # Invariants
+//!
+//! - A blob survives a power cut before the batch with the row that names it is submitted. A crash in between leaves a
+//!   blob without a row, which [`Media::check`] lists; never a row without its blob.
+//! - No file is whole in memory, up or down. A thumbnail is, and so is the picture while it is decoded, within limits.
+//! - Media ids hold 190 random bits: knowing one is the permission to read it. Names of files are hashes; nothing a
+//!   client sends becomes part of a path.
+//! - Media of other servers is not fetched: reading it answers [`MediaError::NotFound`].
+//!
+//! # To extend
+//!
+//! Another place for blobs implements [`BlobBackend`]. Media of other servers gets rows in the same map (its key
+//! begins with the server's name) beside a fetch in `read`. Other thumbnails: `thumbnail/sizes` says which exist,
+//! `thumbnail/render` makes them.
+//!
+//! Specification: <https://spec.matrix.org/v1.19/client-server-api/#content-repository>.
+
+mod blob;
+mod check;
+mod error;
+mod local;
+mod read;
+mod thumbnail;
+mod upload;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use ruma::{OwnedServerName, ServerName};
+use tokio::sync::watch;
+use vatra_store::Store;
+
+use self::thumbnail::Thumbnailer;
+pub use self::{
+    blob::{BlobBackend, BlobPage, BlobReader, BlobStream, BlobWriter, SeekRead},
+    check::{CheckSummary, Problem},
+    error::{BlobError, MediaError},
+    local::LocalBlobs,
+    read::{Download, Thumbnail},
+    thumbnail::{Method, Wanted},
+    upload::{Reserved, Upload},
+};
+use crate::{
+    clock::{Millis, SharedClock},
+    random::SharedRandom,
+};
+
+/// What an operator can set.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This server's name: the first part of its media's `mxc://` URIs.
+    pub server_name: OwnedServerName,
+    /// The largest upload, in bytes.
+    pub max_upload_bytes: u64,
+    /// How long an id reserved by [`Media::create`] waits for its content.
+    pub unused_expires_after_ms: Millis,
+    /// How many ids without content a user may have at a time.
+    pub max_pending_per_user: usize,
+    /// The most pixels (width times height) of a picture that is thumbnailed.
+    pub max_picture_pixels: u64,
+    /// The most memory, in bytes, for the decoded form of a picture that is thumbnailed.
+    pub max_picture_memory_bytes: u64,
+    /// How many pictures are decoded at a time.
+    pub concurrent_thumbnails: usize,
+}
+
+impl Settings {
+    /// What holds unless an operator says otherwise.
+    pub fn new(server_name: OwnedServerName) -> Self {
+        Self {
+            server_name,
+            max_upload_bytes: 50 * 1024 * 1024,
+            unused_expires_after_ms: 24 * 60 * 60 * 1000,
+            max_pending_per_user: 10,
+            max_picture_pixels: 64_000_000,
+            max_picture_memory_bytes: 256 * 1024 * 1024,
+            concurrent_thumbnails: 2,
+        }
+    }
+}
+
+struct Inner {
+    store: Store,
+    blobs: Arc<dyn BlobBackend>,
+    clock: SharedClock,
+    random: SharedRandom,
+    settings: Settings,
+    thumbnailer: Thumbnailer,
+    /// Counts uploads to reserved ids; who waits for one looks again when it moves.
+    arrivals: watch::Sender<u64>,
+}
+
+/// The media repository. Cheap to clone.
+#[derive(Clone)]
+pub struct Media {
+    inner: Arc<Inner>,
+}
+
+impl Media {
+    /// Puts the parts together. No I/O.
+    pub fn new(
+        store: Store,
+        blobs: Arc<dyn BlobBackend>,
+        clock: SharedClock,
+        random: SharedRandom,
+        settings: Settings,
+    ) -> Self {
+        let thumbnailer = Thumbnailer::new(settings.concurrent_thumbnails);
+        let arrivals = watch::Sender::new(0);
+        Self {
+            inner: Arc::new(Inner {
+                store,
+                blobs,
+                clock,
+                random,
+                settings,
+                thumbnailer,
+                arrivals,
+            }),
+        }
+    }
+
+    /// The largest upload, in bytes, for the configuration endpoint.
+    pub fn max_upload_bytes(&self) -> u64 {
+        self.inner.settings.max_upload_bytes
+    }
+
+    fn now(&self) -> Millis {
+        self.inner.clock.now()
+    }
+
+    fn is_own(&self, server: &ServerName) -> bool {
+        *server == *self.inner.settings.server_name
+    }
+
+    /// The key of this server's media with this id. `None` if it is another server's, or no media id at all: those
+    /// have letters, digits, `_` and `-` only.
+    fn own_key(&self, server: &ServerName, id: &str) -> Option<(String, String)> {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+        let is_id = (1..=255).contains(&id.len()) && id.bytes().all(fits);
+        (self.is_own(server) && is_id).then(|| (server.as_str().to_owned(), id.to_owned()))
+    }
+}
+
+impl std::fmt::Debug for Media {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Media of {}", self.inner.settings.server_name)
+    }
+}

@@ -1,0 +1,95 @@
+//! The check and the copy.
+
+use super::*;
+
+#[tokio::test]
+async fn the_check_finds_each_kind_of_damage() {
+    let fixture = fixture().await;
+    let mut blobs = Vec::new();
+    for content in [b"gone", b"flip", b"keep"] {
+        let uri = fixture.upload(content).await;
+        blobs.push(fixture.read(&uri).await.unwrap().0.blob);
+    }
+    let path = |blob: BlobId| fixture.folder.path().join(LocalBlobs::relative_path(blob));
+    std::fs::remove_file(path(blobs[0])).unwrap();
+    std::fs::write(path(blobs[1]), "flop").unwrap();
+    let orphan = BlobId([9; 32]);
+    std::fs::create_dir_all(path(orphan).parent().unwrap()).unwrap();
+    std::fs::write(path(orphan), "orphan").unwrap();
+    std::fs::write(fixture.folder.path().join("blobs/notes.txt"), "?").unwrap();
+    let mut batch = Batch::new();
+    batch.add(&BLOB_USES, &blobs[2], 5);
+    fixture.store.write(batch).await.unwrap();
+
+    let problems = fixture.problems(true).await;
+    assert_eq!(problems.len(), 5, "{problems:?}");
+    for expected in [
+        Problem::MissingFile(blobs[0]),
+        Problem::WrongHash(blobs[1]),
+        Problem::OrphanFile {
+            blob: orphan,
+            size: 6,
+        },
+        Problem::WrongUses {
+            blob: blobs[2],
+            stored: 6,
+            counted: 1,
+        },
+    ] {
+        assert!(problems.contains(&expected), "{expected:?} in {problems:?}");
+    }
+    assert!(problems.iter().any(
+        |problem| matches!(problem, Problem::StrangeFile(name) if name.ends_with("notes.txt"))
+    ));
+    fixture.upload(b"gone").await;
+    fixture.upload(b"flip").await;
+    std::fs::remove_file(path(orphan)).unwrap();
+    std::fs::remove_file(fixture.folder.path().join("blobs/notes.txt")).unwrap();
+    assert_eq!(
+        fixture.problems(false).await,
+        [],
+        "the counter was repaired, the files mended by new uploads"
+    );
+}
+
+#[tokio::test]
+async fn a_copy_has_every_blob_and_can_be_resumed() {
+    let fixture = fixture().await;
+    for content in [b"one", b"two"] {
+        fixture.upload(content).await;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let target = LocalBlobs::open(folder.path().to_owned()).await.unwrap();
+    let mut seen = Vec::new();
+    assert_eq!(
+        fixture
+            .media
+            .copy_to(&target, |blob, size| seen.push((blob, size)))
+            .await
+            .unwrap(),
+        6
+    );
+    assert_eq!(seen.len(), 2);
+    for (blob, _) in &seen {
+        assert!(
+            folder
+                .path()
+                .join(LocalBlobs::relative_path(*blob))
+                .is_file()
+        );
+    }
+    assert_eq!(fixture.media.copy_to(&target, |_, _| {}).await.unwrap(), 0);
+
+    std::fs::write(
+        fixture
+            .folder
+            .path()
+            .join(LocalBlobs::relative_path(seen[0].0)),
+        "bad",
+    )
+    .unwrap();
+    let fresh = tempfile::tempdir().unwrap();
+    let target = LocalBlobs::open(fresh.path().to_owned()).await.unwrap();
+    let copied = fixture.media.copy_to(&target, |_, _| {}).await;
+    assert!(matches!(copied, Err(MediaError::Damaged(_))), "{copied:?}");
+}
