@@ -4,9 +4,13 @@
 //! starts at the newest version and runs none. Each migration may be killed at any point: its version is stored after
 //! it, so it runs again from its start and must be idempotent. A release refuses a store with a newer schema.
 
-use std::{future::Future, path::PathBuf, pin::Pin};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
-use crate::{Batch, OpenError, Store, meta};
+use crate::{Batch, EngineError, OpenError, Store, meta};
 
 /// What a migration returns; the error is a sentence for the operator.
 pub type MigrationFuture = Pin<Box<dyn Future<Output = Result<(), String>> + Send>>;
@@ -54,7 +58,7 @@ pub(crate) async fn run(
         let dir = dir.join(format!("schema-{stored}"));
         // An earlier start may have made it and died in a migration: then it holds what was before.
         if !tokio::fs::try_exists(&dir).await.unwrap_or(false) {
-            store.checkpoint(&dir).await?;
+            copy(store, &dir).await?;
             tracing::info!(checkpoint = %dir.display(), "copied the store before migrating it");
         }
     }
@@ -78,4 +82,18 @@ pub(crate) async fn run(
             .map_err(|error| failed(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Copies the store into `dir`, making the folders above it.
+async fn copy(store: &Store, dir: &Path) -> Result<(), EngineError> {
+    if let Some(parent) = dir.parent() {
+        let failed = |error| {
+            EngineError::Io(format!(
+                "cannot create the folder {}: {error}",
+                parent.display()
+            ))
+        };
+        tokio::fs::create_dir_all(parent).await.map_err(failed)?;
+    }
+    store.checkpoint(dir).await
 }

@@ -98,6 +98,37 @@ async fn an_incomplete_last_record_of_the_log_is_no_damage() {
 }
 
 #[tokio::test]
+async fn zeros_behind_the_log_are_no_damage_but_zeros_in_its_last_record_are() {
+    // A file system may grow a file before it writes the bytes.
+    for zeros in [1, 500, 40_000] {
+        let dir = tempfile::tempdir().unwrap();
+        filled(dir.path()).await;
+        let log = file(dir.path(), ".log");
+        let mut bytes = fs::read(&log).unwrap();
+        bytes.extend(vec![0; zeros]);
+        fs::write(&log, bytes).unwrap();
+        let view = open(dir.path()).await.unwrap().view().await.unwrap();
+        let rows = view
+            .range(Keyspace::Index, &[1], &[2], Direction::Forward, 99)
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), 20);
+    }
+    // But a whole record with wrong bytes may have been acknowledged, and nobody can tell.
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path()).await;
+    let log = file(dir.path(), ".log");
+    let mut bytes = fs::read(&log).unwrap();
+    let from = bytes.len() - 500;
+    bytes[from..].fill(0);
+    fs::write(&log, bytes).unwrap();
+    assert!(matches!(
+        open(dir.path()).await,
+        Err(EngineError::Damaged(_))
+    ));
+}
+
+#[tokio::test]
 async fn a_damaged_table_fails_the_read_and_is_named() {
     let dir = tempfile::tempdir().unwrap();
     filled(dir.path()).await;

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use super::{Outcome, Place};
 use crate::{Direction, Durability, EngineView, Keyspace, Operation};
 
-fn put(keyspace: Keyspace, key: &str, value: &str) -> Operation {
+pub(super) fn put(keyspace: Keyspace, key: &str, value: &str) -> Operation {
     Operation::Put {
         keyspace,
         key: key.into(),
@@ -28,13 +28,16 @@ fn delete_range(keyspace: Keyspace, start: &str, end: &str) -> Operation {
     }
 }
 
-async fn get(view: &dyn EngineView, key: &str) -> Result<Option<String>, crate::EngineError> {
+pub(super) async fn get(
+    view: &dyn EngineView,
+    key: &str,
+) -> Result<Option<String>, crate::EngineError> {
     let found = view.get(Keyspace::Index, key.as_bytes()).await?;
     Ok(found.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// The keys of a range, joined by blanks.
-async fn keys(
+pub(super) async fn keys(
     view: &dyn EngineView,
     (start, end): (&str, &str),
     direction: Direction,
@@ -279,55 +282,5 @@ pub async fn large_values_and_commits_pass(place: &dyn Place) -> Outcome {
         .await?;
     assert_eq!(rows.len(), 40);
     assert!(rows.iter().all(|(_, found)| found[..] == value[..]));
-    Ok(())
-}
-
-/// Rows are there after closing and opening again, and a view that is held stays readable.
-pub async fn rows_survive_closing(place: &dyn Place) -> Outcome {
-    let engine = place.open().await;
-    engine
-        .commit(vec![put(Keyspace::Index, "a", "1")], Durability::Synced)
-        .await?;
-    engine
-        .commit(vec![put(Keyspace::Stream, "b", "2")], Durability::Relaxed)
-        .await?;
-    engine.close().await?;
-    drop(engine);
-    let engine = place.open().await;
-    let view = engine.view().await?;
-    assert_eq!(get(&*view, "a").await?.as_deref(), Some("1"));
-    assert_eq!(
-        view.get(Keyspace::Stream, b"b").await?,
-        Some(Bytes::from("2"))
-    );
-    Ok(())
-}
-
-/// After standing by and reopening, all rows are there and writing works.
-pub async fn a_reopened_engine_has_its_rows(place: &dyn Place) -> Outcome {
-    let engine = place.open().await;
-    engine
-        .commit(vec![put(Keyspace::Index, "a", "1")], Durability::Synced)
-        .await?;
-    let old = engine.view().await?;
-    engine.stand_by().await?;
-    assert_eq!(
-        get(&*old, "a").await?.as_deref(),
-        Some("1"),
-        "a view outlives its database's replacement"
-    );
-    let between = engine.view().await?;
-    assert_eq!(get(&*between, "a").await?.as_deref(), Some("1"));
-    drop(old);
-    engine.reopen().await?;
-    engine
-        .commit(vec![put(Keyspace::Index, "b", "2")], Durability::Synced)
-        .await?;
-    let view = engine.view().await?;
-    assert_eq!(
-        keys(&*view, ("a", "z"), Direction::Forward, 9).await?,
-        "a b"
-    );
-    assert_eq!(get(&*between, "b").await?, None);
     Ok(())
 }

@@ -6,13 +6,14 @@
 mod concurrency;
 mod engine;
 mod failure;
+mod lifecycle;
 mod store;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use self::{concurrency::*, engine::*, failure::*, store::*};
+pub use self::{concurrency::*, engine::*, failure::*, lifecycle::*, store::*};
 use crate::{Engine, Keyspace, Map, OpenError, Options, Position, Store};
 
 /// Somewhere an engine keeps rows.
