@@ -49,49 +49,101 @@ impl Ids {
     /// The number of a user, if this server has ever heard of them.
     pub async fn user(&self, user: &UserId) -> Result<Option<UserSid>, StoreError> {
         let view = self.store.view();
-        self.users.find(&view, &user.to_owned(), &schema::USER_SIDS, &user.as_str().to_owned()).await
+        self.users
+            .find(
+                &view,
+                &user.to_owned(),
+                &schema::USER_SIDS,
+                &user.as_str().to_owned(),
+            )
+            .await
     }
 
     /// The number of a user, given out now if need be.
     pub async fn intern_user(&self, user: &UserId) -> Result<UserSid, IdError> {
-        let rows = Rows { forward: &schema::USER_SIDS, backward: &schema::USER_IDS };
-        self.users.intern(&self.store, user.to_owned(), user.as_str().to_owned(), rows, UserSid).await
+        let rows = Rows {
+            forward: &schema::USER_SIDS,
+            backward: &schema::USER_IDS,
+        };
+        self.users
+            .intern(
+                &self.store,
+                user.to_owned(),
+                user.as_str().to_owned(),
+                rows,
+                UserSid,
+            )
+            .await
     }
 
     /// The user id behind a number; `None` for a number that was never given out.
     pub async fn user_id(&self, sid: UserSid) -> Result<Option<OwnedUserId>, StoreError> {
         let parse = |name: String| UserId::parse(name).ok();
-        self.users.name(&self.store.view(), sid, &schema::USER_IDS, parse).await
+        self.users
+            .name(&self.store.view(), sid, &schema::USER_IDS, parse)
+            .await
     }
 
     /// The number of a room, if this server knows the room.
     pub async fn room(&self, room: &RoomId) -> Result<Option<RoomSid>, StoreError> {
         let view = self.store.view();
-        self.rooms.find(&view, &room.to_owned(), &schema::ROOM_SIDS, &room.as_str().to_owned()).await
+        self.rooms
+            .find(
+                &view,
+                &room.to_owned(),
+                &schema::ROOM_SIDS,
+                &room.as_str().to_owned(),
+            )
+            .await
     }
 
     /// The room id behind a number.
     pub async fn room_id(&self, sid: RoomSid) -> Result<Option<OwnedRoomId>, StoreError> {
         let parse = |row: schema::RoomRow| RoomId::parse(row.room_id).ok();
-        self.rooms.name(&self.store.view(), sid, &schema::ROOMS, parse).await
+        self.rooms
+            .name(&self.store.view(), sid, &schema::ROOMS, parse)
+            .await
     }
 
     /// The number of an (event type, state key), if any room has ever had it.
-    pub async fn state_key(&self, kind: &str, key: &str) -> Result<Option<StateKeySid>, StoreError> {
+    pub async fn state_key(
+        &self,
+        kind: &str,
+        key: &str,
+    ) -> Result<Option<StateKeySid>, StoreError> {
         let name = (kind.to_owned(), key.to_owned());
-        self.state_keys.find(&self.store.view(), &Arc::new(name.clone()), &schema::STATE_KEY_SIDS, &name).await
+        self.state_keys
+            .find(
+                &self.store.view(),
+                &Arc::new(name.clone()),
+                &schema::STATE_KEY_SIDS,
+                &name,
+            )
+            .await
     }
 
     /// The number of an (event type, state key), given out now if need be.
     pub async fn intern_state_key(&self, kind: &str, key: &str) -> Result<StateKeySid, IdError> {
         let name = (kind.to_owned(), key.to_owned());
-        let rows = Rows { forward: &schema::STATE_KEY_SIDS, backward: &schema::STATE_KEYS };
-        self.state_keys.intern(&self.store, Arc::new(name.clone()), name, rows, StateKeySid).await
+        let rows = Rows {
+            forward: &schema::STATE_KEY_SIDS,
+            backward: &schema::STATE_KEYS,
+        };
+        self.state_keys
+            .intern(&self.store, Arc::new(name.clone()), name, rows, StateKeySid)
+            .await
     }
 
     /// The event type and state key behind a number.
-    pub async fn state_key_name(&self, sid: StateKeySid) -> Result<Option<StateKeyName>, StoreError> {
-        self.state_keys.name(&self.store.view(), sid, &schema::STATE_KEYS, |name| Some(Arc::new(name))).await
+    pub async fn state_key_name(
+        &self,
+        sid: StateKeySid,
+    ) -> Result<Option<StateKeyName>, StoreError> {
+        self.state_keys
+            .name(&self.store.view(), sid, &schema::STATE_KEYS, |name| {
+                Some(Arc::new(name))
+            })
+            .await
     }
 }
 
@@ -113,10 +165,19 @@ where
     S: Copy + Eq + Hash + Key + Value,
 {
     fn new(capacity: usize) -> Self {
-        Self { sids: Cache::new(capacity), names: Cache::new(capacity) }
+        Self {
+            sids: Cache::new(capacity),
+            names: Cache::new(capacity),
+        }
     }
 
-    async fn find<R: Key>(&self, view: &View, name: &N, map: &Map<R, S>, row: &R) -> Result<Option<S>, StoreError> {
+    async fn find<R: Key>(
+        &self,
+        view: &View,
+        name: &N,
+        map: &Map<R, S>,
+        row: &R,
+    ) -> Result<Option<S>, StoreError> {
         if let Some(sid) = self.sids.get(name) {
             return Ok(Some(sid));
         }

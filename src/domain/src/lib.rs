@@ -13,6 +13,7 @@
 
 pub mod clock;
 pub mod event;
+pub mod flows;
 pub mod ids;
 pub mod media;
 pub mod random;

@@ -23,7 +23,11 @@ impl Random for SystemRandom {
 
 /// `N` characters of `A-Z a-z 0-9`, 5.9 bits each: 22 hold 131 bits.
 pub fn token(random: &dyn Random, characters: usize) -> String {
-    pick(random, b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789", characters)
+    pick(
+        random,
+        b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+        characters,
+    )
 }
 
 /// Lower case letters and digits, for names that people see.

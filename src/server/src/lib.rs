@@ -1,1 +1,8 @@
-//! Placeholder.
+//! vatra: a federated Matrix homeserver. This crate is HTTP, settings, wiring and the command; what Matrix means is in
+//! `vatra-domain`, and how it is stored in `vatra-store`.
+
+pub mod config;
+pub mod http;
+pub mod listen;
+pub mod server;
+pub mod wiring;

@@ -39,10 +39,17 @@ pub fn authorise(
     fetch: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
 ) -> Result<(), AuthError> {
     if pdu.kind == TimelineEventType::RoomCreate {
-        return ruma::state_res::check_state_independent_auth_rules(&rules.authorization, pdu, |_| None::<Pdu>)
-            .map_err(AuthError);
+        return ruma::state_res::check_state_independent_auth_rules(
+            &rules.authorization,
+            pdu,
+            |_| None::<Pdu>,
+        )
+        .map_err(AuthError);
     }
-    check_state_dependent_auth_rules(&rules.authorization, pdu, |kind, key| fetch(kind, key).map(Shared)).map_err(AuthError)
+    check_state_dependent_auth_rules(&rules.authorization, pdu, |kind, key| {
+        fetch(kind, key).map(Shared)
+    })
+    .map_err(AuthError)
 }
 
 /// A shared event, in ruma's terms.

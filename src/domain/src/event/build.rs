@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
-    OwnedUserId,
+    CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
+    OwnedRoomId, OwnedUserId,
     events::TimelineEventType,
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
 };
@@ -85,7 +85,10 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
     if let Some(room_id) = &at.room_id {
         put("room_id", text(room_id.as_str()));
     }
-    put("origin_server_ts", CanonicalJsonValue::Integer(at.origin_server_ts.0.into()));
+    put(
+        "origin_server_ts",
+        CanonicalJsonValue::Integer(at.origin_server_ts.0.into()),
+    );
     put("depth", CanonicalJsonValue::Integer(depth(at.depth)));
     put("prev_events", references(&at.prev_events, rules));
     put("auth_events", references(&at.auth_events, rules));
@@ -107,7 +110,9 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         _ => None,
     };
 
-    signer.sign_event(&mut object, &rules.redaction).map_err(unsignable)?;
+    signer
+        .sign_event(&mut object, &rules.redaction)
+        .map_err(unsignable)?;
     let event_id = match known_id {
         Some(id) => id,
         None => id_of(&object, rules)?,
@@ -122,11 +127,20 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
 fn check_lengths(draft: &Draft, at: &Placement) -> Result<(), BuildError> {
     let fields = [
         ("type", draft.kind.to_string().len()),
-        ("state key", draft.state_key.as_deref().unwrap_or_default().len()),
+        (
+            "state key",
+            draft.state_key.as_deref().unwrap_or_default().len(),
+        ),
         ("sender", draft.sender.as_str().len()),
-        ("room id", at.room_id.as_ref().map_or(0, |id| id.as_str().len())),
+        (
+            "room id",
+            at.room_id.as_ref().map_or(0, |id| id.as_str().len()),
+        ),
     ];
-    match fields.into_iter().find(|(_, length)| *length > MAX_FIELD_BYTES) {
+    match fields
+        .into_iter()
+        .find(|(_, length)| *length > MAX_FIELD_BYTES)
+    {
         Some((name, _)) => Err(BuildError::FieldTooLong(name)),
         None => Ok(()),
     }
@@ -134,7 +148,11 @@ fn check_lengths(draft: &Draft, at: &Placement) -> Result<(), BuildError> {
 
 /// ruma says so only when the hashed form is too large.
 fn unsignable(error: String) -> BuildError {
-    if error.contains("larger than") { BuildError::TooLarge } else { BuildError::Unsignable(error) }
+    if error.contains("larger than") {
+        BuildError::TooLarge
+    } else {
+        BuildError::Unsignable(error)
+    }
 }
 
 fn text(text: &str) -> CanonicalJsonValue {
@@ -143,16 +161,20 @@ fn text(text: &str) -> CanonicalJsonValue {
 
 /// Depths are capped at what canonical JSON can say (2^53 - 1), as the spec wants.
 fn depth(depth: u64) -> ruma::Int {
-    i64::try_from(depth).ok().and_then(|depth| ruma::Int::try_from(depth).ok()).unwrap_or(ruma::Int::MAX)
+    i64::try_from(depth)
+        .ok()
+        .and_then(|depth| ruma::Int::try_from(depth).ok())
+        .unwrap_or(ruma::Int::MAX)
 }
 
 /// How a room version writes a list of events.
 fn references(ids: &[OwnedEventId], rules: &RoomVersionRules) -> CanonicalJsonValue {
     let one = |id: &OwnedEventId| match rules.events_reference_format {
         // The hashes of the pair are looked at by nobody; the form wants an object.
-        EventsReferenceFormatVersion::V1 => {
-            CanonicalJsonValue::Array(vec![text(id.as_str()), CanonicalJsonValue::Object(BTreeMap::new())])
-        }
+        EventsReferenceFormatVersion::V1 => CanonicalJsonValue::Array(vec![
+            text(id.as_str()),
+            CanonicalJsonValue::Object(BTreeMap::new()),
+        ]),
         _ => text(id.as_str()),
     };
     CanonicalJsonValue::Array(ids.iter().map(one).collect())

@@ -22,7 +22,10 @@ pub fn room_event_matches(filter: &RoomEventFilter, room: &RoomId, pdu: &Pdu) ->
 
 /// Whether events of a type of a room pass, whoever sent them.
 pub fn room_type_matches(filter: &RoomEventFilter, room: &RoomId, kind: &str) -> bool {
-    filter.rooms.as_ref().is_none_or(|rooms| rooms.iter().any(|listed| listed == room))
+    filter
+        .rooms
+        .as_ref()
+        .is_none_or(|rooms| rooms.iter().any(|listed| listed == room))
         && !filter.not_rooms.iter().any(|listed| listed == room)
         && types_match(filter.types.as_deref(), &filter.not_types, kind)
 }
@@ -34,7 +37,8 @@ pub fn type_matches(filter: &Filter, kind: &str) -> bool {
 
 /// Whether an event outside of rooms passes (presence).
 pub fn event_matches(filter: &Filter, kind: &str, sender: &UserId) -> bool {
-    type_matches(filter, kind) && sender_matches(filter.senders.as_deref(), &filter.not_senders, sender)
+    type_matches(filter, kind)
+        && sender_matches(filter.senders.as_deref(), &filter.not_senders, sender)
 }
 
 fn types_match(types: Option<&[String]>, not_types: &[String], kind: &str) -> bool {
@@ -42,7 +46,11 @@ fn types_match(types: Option<&[String]>, not_types: &[String], kind: &str) -> bo
         && !not_types.iter().any(|pattern| glob(pattern, kind))
 }
 
-fn sender_matches(senders: Option<&[ruma::OwnedUserId]>, not_senders: &[ruma::OwnedUserId], sender: &UserId) -> bool {
+fn sender_matches(
+    senders: Option<&[ruma::OwnedUserId]>,
+    not_senders: &[ruma::OwnedUserId],
+    sender: &UserId,
+) -> bool {
     senders.is_none_or(|senders| senders.iter().any(|listed| listed == sender))
         && !not_senders.iter().any(|listed| listed == sender)
 }
@@ -52,14 +60,19 @@ fn has_url(pdu: &Pdu) -> bool {
     struct Content {
         url: Option<Box<RawValue>>,
     }
-    pdu.content_as::<Content>().is_ok_and(|content| content.url.is_some())
+    pdu.content_as::<Content>()
+        .is_ok_and(|content| content.url.is_some())
 }
 
 /// `*` stands for any number of characters. Linear in the text for each star: no backtracking over more than one star.
 fn glob(pattern: &str, text: &str) -> bool {
     let mut parts = pattern.split('*');
-    let Some(first) = parts.next() else { return false };
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
+    let Some(first) = parts.next() else {
+        return false;
+    };
+    let Some(mut rest) = text.strip_prefix(first) else {
+        return false;
+    };
     let mut last = None;
     for part in parts {
         if let Some(middle) = last.replace(part) {

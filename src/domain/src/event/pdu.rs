@@ -6,12 +6,16 @@
 
 use bytes::Bytes;
 use ruma::{
-    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId, OwnedUserId, RoomId, UserId,
+    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
+    OwnedUserId, RoomId, UserId,
     events::TimelineEventType,
     room_version_rules::{EventIdFormatVersion, RoomVersionRules},
     signatures::reference_hash,
 };
-use serde::{Deserialize, de::{DeserializeOwned, IgnoredAny}};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use serde_json::value::RawValue as RawJsonValue;
 
 /// Why bytes are no event.
@@ -106,11 +110,17 @@ struct RedactsContent {
 
 impl Pdu {
     /// Reads an event. A known id (from the store) is believed; otherwise it is computed, or read in versions 1 and 2.
-    pub fn parse(json: Bytes, rules: &RoomVersionRules, event_id: Option<OwnedEventId>) -> Result<Self, PduError> {
+    pub fn parse(
+        json: Bytes,
+        rules: &RoomVersionRules,
+        event_id: Option<OwnedEventId>,
+    ) -> Result<Self, PduError> {
         let wire: Wire = serde_json::from_slice(&json)?;
         let event_id = match (event_id, &rules.event_id_format) {
             (Some(id), _) => id,
-            (None, EventIdFormatVersion::V1) => wire.event_id.ok_or(PduError::Missing("event_id"))?,
+            (None, EventIdFormatVersion::V1) => {
+                wire.event_id.ok_or(PduError::Missing("event_id"))?
+            }
             (None, _) => {
                 let object: CanonicalJsonObject = serde_json::from_slice(&json)?;
                 id_of(&object, rules)?
@@ -119,7 +129,9 @@ impl Pdu {
         let room_id_derived = wire.room_id.is_none();
         let room_id = match wire.room_id {
             Some(room_id) => room_id,
-            None if wire.kind == TimelineEventType::RoomCreate && !rules.event_format.require_room_create_room_id => {
+            None if wire.kind == TimelineEventType::RoomCreate
+                && !rules.event_format.require_room_create_room_id =>
+            {
                 room_of_create(&event_id)?
             }
             None => return Err(PduError::Missing("room_id")),
@@ -127,7 +139,9 @@ impl Pdu {
         let redacts = if wire.kind != TimelineEventType::RoomRedaction {
             None
         } else if rules.redaction.content_field_redacts {
-            serde_json::from_str::<RedactsContent>(wire.content.get()).ok().and_then(|content| content.redacts)
+            serde_json::from_str::<RedactsContent>(wire.content.get())
+                .ok()
+                .and_then(|content| content.redacts)
         } else {
             wire.redacts
         };
@@ -176,8 +190,12 @@ impl Pdu {
 }
 
 /// The id that an event has by its content.
-pub(super) fn id_of(object: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<OwnedEventId, PduError> {
-    let hash = reference_hash(object, rules).map_err(|error| PduError::Unhashable(error.to_string()))?;
+pub(super) fn id_of(
+    object: &CanonicalJsonObject,
+    rules: &RoomVersionRules,
+) -> Result<OwnedEventId, PduError> {
+    let hash =
+        reference_hash(object, rules).map_err(|error| PduError::Unhashable(error.to_string()))?;
     Ok(EventId::parse(format!("${hash}"))?)
 }
 
@@ -186,7 +204,6 @@ pub(super) fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, PduError
     let hash = event_id.as_str().strip_prefix('$').unwrap_or_default();
     Ok(RoomId::parse(format!("!{hash}"))?)
 }
-
 
 impl ruma::state_res::Event for Pdu {
     type Id = OwnedEventId;

@@ -38,6 +38,10 @@ impl Relation {
             return None;
         }
         let Content { relates_to } = pdu.content_as().ok()?;
-        Some(Self { rel_type: relates_to.rel_type, event_id: relates_to.event_id, key: relates_to.key })
+        Some(Self {
+            rel_type: relates_to.rel_type,
+            event_id: relates_to.event_id,
+            key: relates_to.key,
+        })
     }
 }

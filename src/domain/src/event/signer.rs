@@ -20,7 +20,12 @@ pub struct Signer {
 impl std::fmt::Debug for Signer {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // Never the key.
-        write!(formatter, "Signer({} ed25519:{})", self.server_name, self.key.version())
+        write!(
+            formatter,
+            "Signer({} ed25519:{})",
+            self.server_name,
+            self.key.version()
+        )
     }
 }
 
@@ -31,8 +36,13 @@ impl Signer {
     }
 
     /// A signer with the key of a PKCS#8 document, named `ed25519:<version>`.
-    pub fn from_der(server_name: OwnedServerName, document: &[u8], version: String) -> Result<Self, BadKey> {
-        let key = Ed25519KeyPair::from_der(document, version).map_err(|error| BadKey(error.to_string()))?;
+    pub fn from_der(
+        server_name: OwnedServerName,
+        document: &[u8],
+        version: String,
+    ) -> Result<Self, BadKey> {
+        let key = Ed25519KeyPair::from_der(document, version)
+            .map_err(|error| BadKey(error.to_string()))?;
         Ok(Self { server_name, key })
     }
 
@@ -52,8 +62,13 @@ impl Signer {
     }
 
     /// Adds the content hash and this server's signature to an event.
-    pub(super) fn sign_event(&self, object: &mut CanonicalJsonObject, rules: &RedactionRules) -> Result<(), String> {
-        hash_and_sign_event(self.server_name.as_str(), &self.key, object, rules).map_err(|error| error.to_string())
+    pub(super) fn sign_event(
+        &self,
+        object: &mut CanonicalJsonObject,
+        rules: &RedactionRules,
+    ) -> Result<(), String> {
+        hash_and_sign_event(self.server_name.as_str(), &self.key, object, rules)
+            .map_err(|error| error.to_string())
     }
 
     /// Adds this server's signature to an object that is no event (keys, device lists).

@@ -17,8 +17,9 @@ use super::{Event, Head, Inner, RoomError, RoomGuard, TreeUpdate, TxnKey};
 use crate::{
     event::{pdu::Pdu, redact, relation::Relation},
     schema::{
-        self, DeltaRow, EventRow, EventSid, HeadRow, LogRow, Membership, MembershipRow, NodeId, RelationRow, RoomOrder, RoomSid,
-        StateChange, StateKeySid, StateRoot, Status, TxnRow, UserSid, topic,
+        self, DeltaRow, EventRow, EventSid, HeadRow, LogRow, Membership, MembershipRow, NodeId,
+        RelationRow, RoomOrder, RoomSid, StateChange, StateKeySid, StateRoot, Status, TxnRow,
+        UserSid, topic,
     },
 };
 
@@ -62,7 +63,9 @@ impl PendingMembership {
     /// The row, now that its batch has a position (and the batches before it have theirs).
     fn row(&self, before: Option<&Self>, event: EventSid, position: Position) -> MembershipRow {
         let same = before.filter(|before| before.membership == self.membership);
-        let since = same.map_or(position, |before| Position(before.position.load(Ordering::Acquire)));
+        let since = same.map_or(position, |before| {
+            Position(before.position.load(Ordering::Acquire))
+        });
         let joined_until = if self.membership == Membership::Join {
             MembershipRow::STILL
         } else {
@@ -74,7 +77,13 @@ impl PendingMembership {
         };
         self.position.store(since.0, Ordering::Release);
         self.joined_until.store(joined_until.0, Ordering::Release);
-        MembershipRow { membership: self.membership, event, position: since, forgotten: false, joined_until }
+        MembershipRow {
+            membership: self.membership,
+            event,
+            position: since,
+            forgotten: false,
+            joined_until,
+        }
     }
 }
 
@@ -86,27 +95,46 @@ struct MemberContent {
 impl RoomGuard {
     /// Appends an event and advances the head. Returns as soon as the batch is submitted; the ticket tells when it is
     /// durable and visible. Costs the same in a room of two and of a hundred thousand.
-    pub(super) async fn append(&mut self, sid: EventSid, placed: Placed) -> Result<(Arc<Event>, Ticket), RoomError> {
+    pub(super) async fn append(
+        &mut self,
+        sid: EventSid,
+        placed: Placed,
+    ) -> Result<(Arc<Event>, Ticket), RoomError> {
         let inner = Arc::clone(&self.inner);
         let view = inner.store.view();
         let head = self.head()?;
         let old_row = head.row.clone();
         let poison = head.poison();
-        let own = StateOf { sid, pdu: &placed.pdu };
-        let sets: Vec<(StateKeySid, Option<EventSid>)> =
-            placed.changes.iter().map(|change| (change.key, change.new)).collect();
+        let own = StateOf {
+            sid,
+            pdu: &placed.pdu,
+        };
+        let sets: Vec<(StateKeySid, Option<EventSid>)> = placed
+            .changes
+            .iter()
+            .map(|change| (change.key, change.new))
+            .collect();
         let update = if sets.is_empty() {
-            TreeUpdate { root: old_row.root, nodes: Vec::new() }
+            TreeUpdate {
+                root: old_row.root,
+                nodes: Vec::new(),
+            }
         } else {
             inner.trees.update(&view, old_row.root, &sets).await?
         };
         let changes = self.describe(&placed.changes, own).await?;
         let replaces = placed.pdu.state_key.as_ref().and_then(|key| {
-            let own_change = changes.iter().find(|change| change.new == Some(sid) && change.key == *key);
+            let own_change = changes
+                .iter()
+                .find(|change| change.new == Some(sid) && change.key == *key);
             own_change.and_then(|change| change.old)
         });
 
-        let order = if old_row.extremities.is_empty() { RoomOrder::FIRST } else { old_row.order.next() };
+        let order = if old_row.extremities.is_empty() {
+            RoomOrder::FIRST
+        } else {
+            old_row.order.next()
+        };
         let event = Event {
             sid,
             room: self.room.sid,
@@ -118,7 +146,10 @@ impl RoomGuard {
             root_before: placed.root_before,
             replaces,
             redacted_by: None,
-            transaction: placed.txn.as_ref().map(|txn| (txn.user, txn.device.clone(), txn.id.clone())),
+            transaction: placed
+                .txn
+                .as_ref()
+                .map(|txn| (txn.user, txn.device.clone(), txn.id.clone())),
         };
         let new_row = next_row(&old_row, &event, update.root);
 
@@ -137,7 +168,13 @@ impl RoomGuard {
         if let Some(txn) = &placed.txn {
             let key = txn.row_key();
             batch.assert_absent(&schema::TRANSACTIONS, &key);
-            batch.put(&schema::TRANSACTIONS, &key, &TxnRow { event_id: event.pdu.event_id.to_string() });
+            batch.put(
+                &schema::TRANSACTIONS,
+                &key,
+                &TxnRow {
+                    event_id: event.pdu.event_id.to_string(),
+                },
+            );
         }
         batch.wake(topic::room(self.room.sid));
         for member in changes.iter().filter_map(|change| change.member.as_ref()) {
@@ -148,11 +185,21 @@ impl RoomGuard {
         inner.trees.submitted(&update);
         inner.events.submitted(&event);
         let members = changes.iter().filter_map(|change| change.member.as_ref());
-        let members: Vec<_> = members.map(|member| ((member.user, self.room.sid), member.new.clone())).collect();
+        let members: Vec<_> = members
+            .map(|member| ((member.user, self.room.sid), member.new.clone()))
+            .collect();
         for (key, new) in &members {
             inner.memberships.insert(*key, new.clone());
         }
-        Settle { inner, event: Arc::clone(&event), redacted, nodes: update.node_ids(), members, poison }.attach(&mut batch);
+        Settle {
+            inner,
+            event: Arc::clone(&event),
+            redacted,
+            nodes: update.node_ids(),
+            members,
+            poison,
+        }
+        .attach(&mut batch);
         let ticket = self.inner.store.submit(batch);
         self.advance(new_row, changes, &event)?;
         Ok((event, ticket))
@@ -169,7 +216,11 @@ impl RoomGuard {
             head.position = position;
             (sid, EventRow { head, pdu })
         });
-        let log = LogRow { room, event: sid, order };
+        let log = LogRow {
+            room,
+            event: sid,
+            order,
+        };
         batch.put_at_position(&schema::ROOM_LOG, move |position| ((room, position), log));
         batch.put_at_position(&schema::LOG, move |position| (position, log));
     }
@@ -189,8 +240,13 @@ impl RoomGuard {
         for (id, node) in &update.nodes {
             batch.put(&schema::STATE_NODES, id, node);
         }
-        let delta = DeltaRow { root: update.root, changes: facts.to_vec() };
-        batch.put_at_position(&schema::STATE_DELTAS, move |position| ((room, position), delta));
+        let delta = DeltaRow {
+            root: update.root,
+            changes: facts.to_vec(),
+        };
+        batch.put_at_position(&schema::STATE_DELTAS, move |position| {
+            ((room, position), delta)
+        });
         for change in changes {
             let key = (room, change.kind.to_string(), change.key.clone());
             match change.new {
@@ -223,25 +279,55 @@ impl RoomGuard {
     }
 
     async fn put_relation(&self, batch: &mut Batch, event: &Event) -> Result<(), RoomError> {
-        let Some(Relation { rel_type, event_id, key, .. }) = Relation::of(&event.pdu) else { return Ok(()) };
+        let Some(Relation {
+            rel_type,
+            event_id,
+            key,
+            ..
+        }) = Relation::of(&event.pdu)
+        else {
+            return Ok(());
+        };
         let sender = self.inner.ids.intern_user(&event.pdu.sender).await?;
-        let row = RelationRow { event: event.sid, rel_type, kind: event.pdu.kind.to_string(), sender, key };
-        batch.put(&schema::RELATIONS, &(event.room, event_id.to_string(), event.order), &row);
+        let row = RelationRow {
+            event: event.sid,
+            rel_type,
+            kind: event.pdu.kind.to_string(),
+            sender,
+            key,
+        };
+        batch.put(
+            &schema::RELATIONS,
+            &(event.room, event_id.to_string(), event.order),
+            &row,
+        );
         Ok(())
     }
 
     /// A redaction empties its target in the same batch. Returns the emptied event.
-    async fn put_redaction(&self, batch: &mut Batch, event: &Event) -> Result<Option<Arc<Event>>, RoomError> {
+    async fn put_redaction(
+        &self,
+        batch: &mut Batch,
+        event: &Event,
+    ) -> Result<Option<Arc<Event>>, RoomError> {
         if event.pdu.kind != TimelineEventType::RoomRedaction {
             return Ok(None);
         }
-        let Some(target) = event.pdu.redacts.as_ref() else { return Ok(None) };
-        let view = self.inner.store.view();
-        let Some(sid) = view.get(&schema::EVENT_SIDS, &target.to_string()).await? else {
-            batch.put(&schema::HELD_REDACTIONS, &(event.room, target.to_string()), &event.sid);
+        let Some(target) = event.pdu.redacts.as_ref() else {
             return Ok(None);
         };
-        let Some(target) = self.inner.events.get(&view, sid).await? else { return Ok(None) };
+        let view = self.inner.store.view();
+        let Some(sid) = view.get(&schema::EVENT_SIDS, &target.to_string()).await? else {
+            batch.put(
+                &schema::HELD_REDACTIONS,
+                &(event.room, target.to_string()),
+                &event.sid,
+            );
+            return Ok(None);
+        };
+        let Some(target) = self.inner.events.get(&view, sid).await? else {
+            return Ok(None);
+        };
         if target.room != event.room || target.redacted_by.is_some() {
             return Ok(None);
         }
@@ -261,23 +347,41 @@ impl RoomGuard {
         };
         batch.put(&schema::EVENTS, &sid, &emptied.row());
         if let Some(relation) = Relation::of(&target.pdu) {
-            batch.delete(&schema::RELATIONS, &(target.room, relation.event_id.to_string(), target.order));
+            batch.delete(
+                &schema::RELATIONS,
+                &(target.room, relation.event_id.to_string(), target.order),
+            );
         }
         Ok(Some(Arc::new(emptied)))
     }
 
     /// Names the keys that change and works out what that means for memberships.
-    async fn describe(&mut self, changes: &[StateChange], own: StateOf<'_>) -> Result<Vec<Change>, RoomError> {
+    async fn describe(
+        &mut self,
+        changes: &[StateChange],
+        own: StateOf<'_>,
+    ) -> Result<Vec<Change>, RoomError> {
         let mut described = Vec::with_capacity(changes.len());
         for change in changes {
-            let name = self.inner.ids.state_key_name(change.key).await?.ok_or(RoomError::UnknownEvent)?;
+            let name = self
+                .inner
+                .ids
+                .state_key_name(change.key)
+                .await?
+                .ok_or(RoomError::UnknownEvent)?;
             let kind = StateEventType::from(name.0.as_str());
             let member = if kind == StateEventType::RoomMember {
                 self.member_change(&name.1, change.new, &own).await?
             } else {
                 None
             };
-            described.push(Change { kind, key: name.1.clone(), old: change.old, new: change.new, member });
+            described.push(Change {
+                kind,
+                key: name.1.clone(),
+                old: change.old,
+                new: change.new,
+                member,
+            });
         }
         Ok(described)
     }
@@ -288,27 +392,48 @@ impl RoomGuard {
         new: Option<EventSid>,
         own: &StateOf<'_>,
     ) -> Result<Option<MemberChange>, RoomError> {
-        let Ok(user) = ruma::UserId::parse(user) else { return Ok(None) };
+        let Ok(user) = ruma::UserId::parse(user) else {
+            return Ok(None);
+        };
         let user = self.inner.ids.intern_user(&user).await?;
         let view = self.inner.store.view();
         let content: Option<MemberContent> = match new {
             Some(sid) if sid == own.sid => own.pdu.content_as().ok(),
-            Some(sid) => self.inner.events.get(&view, sid).await?.and_then(|event| event.pdu.content_as().ok()),
+            Some(sid) => self
+                .inner
+                .events
+                .get(&view, sid)
+                .await?
+                .and_then(|event| event.pdu.content_as().ok()),
             None => None,
         };
-        let new = content.and_then(|content| Membership::from_state(&content.membership)).unwrap_or(Membership::Leave);
+        let new = content
+            .and_then(|content| Membership::from_state(&content.membership))
+            .unwrap_or(Membership::Leave);
         let old = self.membership_before(user).await?;
-        let new = PendingMembership { membership: new, position: Arc::default(), joined_until: Arc::default() };
+        let new = PendingMembership {
+            membership: new,
+            position: Arc::default(),
+            joined_until: Arc::default(),
+        };
         Ok(Some(MemberChange { user, old, new }))
     }
 
     /// The membership row as of everything submitted under the room's lock.
-    async fn membership_before(&self, user: UserSid) -> Result<Option<PendingMembership>, RoomError> {
+    async fn membership_before(
+        &self,
+        user: UserSid,
+    ) -> Result<Option<PendingMembership>, RoomError> {
         let key = (user, self.room.sid);
         if let Some(row) = self.inner.memberships.get(&key) {
             return Ok(Some(row.clone()));
         }
-        let row = self.inner.store.view().get(&schema::MEMBERSHIPS, &key).await?;
+        let row = self
+            .inner
+            .store
+            .view()
+            .get(&schema::MEMBERSHIPS, &key)
+            .await?;
         Ok(row.map(|row| PendingMembership {
             membership: row.membership,
             position: Arc::new(AtomicU64::new(row.position.0)),
@@ -316,7 +441,12 @@ impl RoomGuard {
         }))
     }
 
-    fn advance(&mut self, row: HeadRow, changes: Vec<Change>, event: &Arc<Event>) -> Result<(), RoomError> {
+    fn advance(
+        &mut self,
+        row: HeadRow,
+        changes: Vec<Change>,
+        event: &Arc<Event>,
+    ) -> Result<(), RoomError> {
         let head: &mut Head = self.head_mut()?;
         head.row = row;
         for change in changes {
@@ -341,7 +471,12 @@ fn next_row(old: &HeadRow, event: &Event, root: StateRoot) -> HeadRow {
     let mut extremities = old.extremities.clone();
     extremities.retain(|(_, id, _)| !prev.iter().any(|prev| prev == id.as_str()));
     extremities.push((event.sid, event.pdu.event_id.to_string(), event.pdu.depth));
-    HeadRow { generation: old.generation + 1, extremities, root, order: event.order }
+    HeadRow {
+        generation: old.generation + 1,
+        extremities,
+        root,
+        order: event.order,
+    }
 }
 
 /// What happens in memory when the batch is visible, or has failed.
@@ -375,7 +510,9 @@ impl Settle {
     fn settled(&self) {
         self.inner.trees.settled(&self.nodes);
         for (key, row) in &self.members {
-            self.inner.memberships.remove_if(key, |_, newest| Arc::ptr_eq(&newest.position, &row.position));
+            self.inner.memberships.remove_if(key, |_, newest| {
+                Arc::ptr_eq(&newest.position, &row.position)
+            });
         }
     }
 }

@@ -46,13 +46,37 @@ pub struct Event {
 impl Event {
     /// Reads a row. The id is stored, so nothing is hashed.
     pub(super) fn from_row(sid: EventSid, row: EventRow) -> Result<Self, RoomError> {
-        let EventHead { room, version, event_id, status, position, order, root_before, replaces, redacted_by, transaction } =
-            row.head;
-        let version = RoomVersionId::try_from(version).map_err(|_| RoomError::UnsupportedVersion)?;
+        let EventHead {
+            room,
+            version,
+            event_id,
+            status,
+            position,
+            order,
+            root_before,
+            replaces,
+            redacted_by,
+            transaction,
+        } = row.head;
+        let version =
+            RoomVersionId::try_from(version).map_err(|_| RoomError::UnsupportedVersion)?;
         let rules = version.rules().ok_or(RoomError::UnsupportedVersion)?;
-        let event_id = EventId::parse(event_id).map_err(|_| StoreError::corrupt(format!("event {} has no id", sid.0)))?;
+        let event_id = EventId::parse(event_id)
+            .map_err(|_| StoreError::corrupt(format!("event {} has no id", sid.0)))?;
         let pdu = Arc::new(Pdu::parse(row.pdu, &rules, Some(event_id))?);
-        Ok(Self { sid, room, version, pdu, status, position, order, root_before, replaces, redacted_by, transaction })
+        Ok(Self {
+            sid,
+            room,
+            version,
+            pdu,
+            status,
+            position,
+            order,
+            root_before,
+            replaces,
+            redacted_by,
+            transaction,
+        })
     }
 
     /// The same event, visible since `position`.
@@ -85,7 +109,10 @@ impl Event {
             redacted_by: self.redacted_by,
             transaction: self.transaction.clone(),
         };
-        EventRow { head, pdu: self.pdu.bytes().clone() }
+        EventRow {
+            head,
+            pdu: self.pdu.bytes().clone(),
+        }
     }
 }
 
@@ -99,21 +126,37 @@ pub struct Events {
 
 impl Events {
     pub(super) fn new(cache_bytes: u64) -> Self {
-        let items = usize::try_from(cache_bytes / 1024).unwrap_or(usize::MAX).max(64);
+        let items = usize::try_from(cache_bytes / 1024)
+            .unwrap_or(usize::MAX)
+            .max(64);
         let cache = Cache::with_weighter(items, cache_bytes, EventWeight);
-        Self { cache, pending: DashMap::new(), rewrites: AtomicU64::new(0) }
+        Self {
+            cache,
+            pending: DashMap::new(),
+            rewrites: AtomicU64::new(0),
+        }
     }
 
     /// The events behind these numbers, in the same order; one batched read for those not in memory.
-    pub(super) async fn get_many(&self, view: &View, sids: &[EventSid]) -> Result<Vec<Option<Arc<Event>>>, RoomError> {
+    pub(super) async fn get_many(
+        &self,
+        view: &View,
+        sids: &[EventSid],
+    ) -> Result<Vec<Option<Arc<Event>>>, RoomError> {
         let mut events: Vec<Option<Arc<Event>>> = sids.iter().map(|sid| self.known(*sid)).collect();
-        let unknown: Vec<EventSid> =
-            sids.iter().zip(&events).filter(|(_, event)| event.is_none()).map(|(sid, _)| *sid).collect();
+        let unknown: Vec<EventSid> = sids
+            .iter()
+            .zip(&events)
+            .filter(|(_, event)| event.is_none())
+            .map(|(sid, _)| *sid)
+            .collect();
         if unknown.is_empty() {
             return Ok(events);
         }
         let rewrites = self.rewrites.load(Ordering::Acquire);
-        let mut rows = unknown.iter().zip(view.get_many(&schema::EVENTS, &unknown).await?);
+        let mut rows = unknown
+            .iter()
+            .zip(view.get_many(&schema::EVENTS, &unknown).await?);
         for place in events.iter_mut().filter(|event| event.is_none()) {
             let Some((sid, row)) = rows.next() else { break };
             let Some(row) = row else { continue };
@@ -127,7 +170,11 @@ impl Events {
     }
 
     /// One event.
-    pub(super) async fn get(&self, view: &View, sid: EventSid) -> Result<Option<Arc<Event>>, RoomError> {
+    pub(super) async fn get(
+        &self,
+        view: &View,
+        sid: EventSid,
+    ) -> Result<Option<Arc<Event>>, RoomError> {
         if let Some(event) = self.known(sid) {
             return Ok(Some(event));
         }
@@ -154,7 +201,10 @@ impl Events {
     }
 
     fn known(&self, sid: EventSid) -> Option<Arc<Event>> {
-        self.pending.get(&sid).map(|event| Arc::clone(&event)).or_else(|| self.cache.get(&sid))
+        self.pending
+            .get(&sid)
+            .map(|event| Arc::clone(&event))
+            .or_else(|| self.cache.get(&sid))
     }
 }
 

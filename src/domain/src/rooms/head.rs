@@ -39,7 +39,11 @@ pub struct Head {
 
 impl Head {
     pub(super) fn new(row: HeadRow) -> Self {
-        Self { row, state: HashMap::new(), poison: Arc::default() }
+        Self {
+            row,
+            state: HashMap::new(),
+            poison: Arc::default(),
+        }
     }
 
     /// What a failing batch sets.
@@ -48,7 +52,12 @@ impl Head {
     }
 
     /// The current state has changed at a key.
-    pub(super) fn state_changed(&mut self, kind: StateEventType, key: String, event: Option<Arc<Event>>) {
+    pub(super) fn state_changed(
+        &mut self,
+        kind: StateEventType,
+        key: String,
+        event: Option<Arc<Event>>,
+    ) {
         if self.state.len() >= REMEMBERED {
             self.state.clear();
         }
@@ -62,12 +71,21 @@ impl Head {
 
     /// The depth of the next event.
     pub fn next_depth(&self) -> u64 {
-        self.row.extremities.iter().map(|(_, _, depth)| depth.saturating_add(1)).max().unwrap_or(1)
+        self.row
+            .extremities
+            .iter()
+            .map(|(_, _, depth)| depth.saturating_add(1))
+            .max()
+            .unwrap_or(1)
     }
 
     /// The events the next event follows.
     pub fn prev_events(&self) -> Vec<OwnedEventId> {
-        self.row.extremities.iter().filter_map(|(_, id, _)| OwnedEventId::try_from(id.as_str()).ok()).collect()
+        self.row
+            .extremities
+            .iter()
+            .filter_map(|(_, id, _)| OwnedEventId::try_from(id.as_str()).ok())
+            .collect()
     }
 }
 
@@ -81,7 +99,10 @@ pub struct RoomGuard {
 
 impl std::fmt::Debug for RoomGuard {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("RoomGuard").field("room", &self.room.id).finish_non_exhaustive()
+        formatter
+            .debug_struct("RoomGuard")
+            .field("room", &self.room.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -96,14 +117,19 @@ impl RoomGuard {
     }
 
     /// An event of the current state, as of everything submitted under this guard. From memory after the first time.
-    pub async fn state_event(&mut self, kind: &StateEventType, key: &str) -> Result<Option<Arc<Event>>, RoomError> {
+    pub async fn state_event(
+        &mut self,
+        kind: &StateEventType,
+        key: &str,
+    ) -> Result<Option<Arc<Event>>, RoomError> {
         let name = (kind.clone(), key.to_owned());
         if let Some(known) = self.head()?.state.get(&name) {
             return Ok(known.clone());
         }
         let view = self.inner.store.view();
         let event = self.read_state_event(&view, kind, key).await?;
-        self.head_mut()?.state_changed(name.0, name.1, event.clone());
+        self.head_mut()?
+            .state_changed(name.0, name.1, event.clone());
         Ok(event)
     }
 
@@ -127,9 +153,13 @@ impl RoomGuard {
         kind: &StateEventType,
         key: &str,
     ) -> Result<Option<Arc<Event>>, RoomError> {
-        let Some(sid) = self.inner.ids.state_key(&kind.to_string(), key).await? else { return Ok(None) };
+        let Some(sid) = self.inner.ids.state_key(&kind.to_string(), key).await? else {
+            return Ok(None);
+        };
         let root = self.head()?.row.root;
-        let Some(event) = self.inner.trees.get(view, root, sid).await? else { return Ok(None) };
+        let Some(event) = self.inner.trees.get(view, root, sid).await? else {
+            return Ok(None);
+        };
         self.inner.events.get(view, event).await
     }
 }
@@ -142,7 +172,10 @@ pub(super) struct Heads {
 
 impl Heads {
     pub(super) fn new(capacity: usize) -> Self {
-        Self { slots: DashMap::new(), capacity: capacity.max(16) }
+        Self {
+            slots: DashMap::new(),
+            capacity: capacity.max(16),
+        }
     }
 
     /// The room's slot. When there are too many, those nobody holds are forgotten (their heads are in the store).
@@ -161,11 +194,22 @@ impl Rooms {
     /// [`RoomError::UnknownRoom`] when this server has no such room.
     pub async fn lock(&self, room: &RoomId) -> Result<RoomGuard, RoomError> {
         let view = self.inner.store.view();
-        let room = self.inner.room(&view, room).await?.ok_or(RoomError::UnknownRoom)?;
+        let room = self
+            .inner
+            .room(&view, room)
+            .await?
+            .ok_or(RoomError::UnknownRoom)?;
         let mut guard = self.claim(room).await;
-        if guard.head.as_ref().is_none_or(|head| head.poison.load(Ordering::Acquire)) {
+        if guard
+            .head
+            .as_ref()
+            .is_none_or(|head| head.poison.load(Ordering::Acquire))
+        {
             let view = self.inner.store.view();
-            let row = view.get(&schema::ROOM_HEADS, &guard.room.sid).await?.ok_or(RoomError::UnknownRoom)?;
+            let row = view
+                .get(&schema::ROOM_HEADS, &guard.room.sid)
+                .await?
+                .ok_or(RoomError::UnknownRoom)?;
             *guard.head = Some(Head::new(row));
         }
         Ok(guard)
@@ -174,6 +218,10 @@ impl Rooms {
     /// The lock alone: a room that is being made has no head yet.
     pub(super) async fn claim(&self, room: Arc<Room>) -> RoomGuard {
         let head = self.inner.heads.slot(room.sid).lock_owned().await;
-        RoomGuard { room, head, inner: Arc::clone(&self.inner) }
+        RoomGuard {
+            room,
+            head,
+            inner: Arc::clone(&self.inner),
+        }
     }
 }

@@ -25,7 +25,9 @@ pub mod visible;
 use std::sync::Arc;
 
 use dashmap::DashMap;
-use ruma::{OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules};
+use ruma::{
+    OwnedRoomId, OwnedServerName, RoomId, RoomVersionId, room_version_rules::RoomVersionRules,
+};
 use vatra_store::{Store, View};
 
 pub use self::{
@@ -89,13 +91,23 @@ pub struct CacheSizes {
 
 impl Default for CacheSizes {
     fn default() -> Self {
-        Self { events: 32 << 20, state: 16 << 20, heads: 10_000 }
+        Self {
+            events: 32 << 20,
+            state: 16 << 20,
+            heads: 10_000,
+        }
     }
 }
 
 impl Rooms {
     /// The rooms in `store`; `signer` signs what local users send.
-    pub fn new(store: Store, ids: Ids, clock: SharedClock, signer: Arc<Signer>, sizes: CacheSizes) -> Self {
+    pub fn new(
+        store: Store,
+        ids: Ids,
+        clock: SharedClock,
+        signer: Arc<Signer>,
+        sizes: CacheSizes,
+    ) -> Self {
         let inner = Inner {
             trees: StateTrees::new(store.clone(), sizes.state),
             events: Events::new(sizes.events),
@@ -107,7 +119,9 @@ impl Rooms {
             clock,
             signer,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// A reader over the newest view. Take a new one for each request: a view is a moment.
@@ -141,8 +155,15 @@ impl Inner {
         if let Some(room) = self.rooms.get(id) {
             return Ok(Some(Arc::clone(&room)));
         }
-        let Some(sid) = view.get(&schema::ROOM_SIDS, &id.as_str().to_owned()).await? else { return Ok(None) };
-        let Some(row) = view.get(&schema::ROOMS, &sid).await? else { return Ok(None) };
+        let Some(sid) = view
+            .get(&schema::ROOM_SIDS, &id.as_str().to_owned())
+            .await?
+        else {
+            return Ok(None);
+        };
+        let Some(row) = view.get(&schema::ROOMS, &sid).await? else {
+            return Ok(None);
+        };
         let room = Arc::new(Room::new(sid, id.to_owned(), &row.version)?);
         self.remember(&room);
         Ok(Some(room))
@@ -160,8 +181,14 @@ impl Inner {
 impl Room {
     /// A room of a version this server knows.
     pub fn new(sid: RoomSid, id: OwnedRoomId, version: &str) -> Result<Self, RoomError> {
-        let version = RoomVersionId::try_from(version).map_err(|_| RoomError::UnsupportedVersion)?;
+        let version =
+            RoomVersionId::try_from(version).map_err(|_| RoomError::UnsupportedVersion)?;
         let rules = Arc::new(version.rules().ok_or(RoomError::UnsupportedVersion)?);
-        Ok(Self { sid, id, version, rules })
+        Ok(Self {
+            sid,
+            id,
+            version,
+            rules,
+        })
     }
 }

@@ -24,25 +24,43 @@ pub fn power_levels(
     levels: Option<&Pdu>,
     rules: &AuthorizationRules,
 ) -> Result<RoomPowerLevels, RoomError> {
-    let unreadable = |error: String| RoomError::Forbidden(format!("the room's power levels cannot be read: {error}"));
-    let creators = RoomCreateEvent::new(create).creators(rules).map_err(unreadable)?;
+    let unreadable = |error: String| {
+        RoomError::Forbidden(format!("the room's power levels cannot be read: {error}"))
+    };
+    let creators = RoomCreateEvent::new(create)
+        .creators(rules)
+        .map_err(unreadable)?;
     let source = match levels {
         Some(levels) => {
-            let content: RoomPowerLevelsEventContent =
-                levels.content_as().map_err(|error| unreadable(error.to_string()))?;
+            let content: RoomPowerLevelsEventContent = levels
+                .content_as()
+                .map_err(|error| unreadable(error.to_string()))?;
             RoomPowerLevelsSource::Original(content)
         }
         None => RoomPowerLevelsSource::None,
     };
-    Ok(RoomPowerLevels::new(source, rules, creators.into_iter().collect::<Vec<OwnedUserId>>()))
+    Ok(RoomPowerLevels::new(
+        source,
+        rules,
+        creators.into_iter().collect::<Vec<OwnedUserId>>(),
+    ))
 }
 
 impl RoomGuard {
     /// The power levels in force now.
     pub async fn power_levels(&mut self) -> Result<RoomPowerLevels, RoomError> {
-        let create = self.state_event(&StateEventType::RoomCreate, "").await?.ok_or(RoomError::UnknownRoom)?;
-        let levels = self.state_event(&StateEventType::RoomPowerLevels, "").await?;
+        let create = self
+            .state_event(&StateEventType::RoomCreate, "")
+            .await?
+            .ok_or(RoomError::UnknownRoom)?;
+        let levels = self
+            .state_event(&StateEventType::RoomPowerLevels, "")
+            .await?;
         let room: Arc<Room> = Arc::clone(&self.room);
-        power_levels(&create.pdu, levels.as_ref().map(|event| &*event.pdu), &room.rules.authorization)
+        power_levels(
+            &create.pdu,
+            levels.as_ref().map(|event| &*event.pdu),
+            &room.rules.authorization,
+        )
     }
 }

@@ -15,8 +15,8 @@ use super::{Event, Inner, Room, RoomError, power::power_levels};
 use crate::{
     ids::StateKeyName,
     schema::{
-        self, EventSid, LogRow, Membership, MembershipRow, RelationRow, RoomOrder, RoomSid, StateChange, StateKeySid,
-        StateRoot, UserSid,
+        self, EventSid, LogRow, Membership, MembershipRow, RelationRow, RoomOrder, RoomSid,
+        StateChange, StateKeySid, StateRoot, UserSid,
     },
 };
 
@@ -87,41 +87,76 @@ impl Reader {
     }
 
     /// The current state events of one type.
-    pub async fn current_of_type(&self, room: RoomSid, kind: &StateEventType) -> Result<Vec<Arc<Event>>, RoomError> {
-        self.current_range(&Range::prefix(&(room, kind.to_string()))).await
+    pub async fn current_of_type(
+        &self,
+        room: RoomSid,
+        kind: &StateEventType,
+    ) -> Result<Vec<Arc<Event>>, RoomError> {
+        self.current_range(&Range::prefix(&(room, kind.to_string())))
+            .await
     }
 
     async fn current_range(&self, range: &Range) -> Result<Vec<Arc<Event>>, RoomError> {
-        let rows = self.view.range(&schema::CURRENT_STATE, range.clone(), Direction::Forward, usize::MAX).await?;
+        let rows = self
+            .view
+            .range(
+                &schema::CURRENT_STATE,
+                range.clone(),
+                Direction::Forward,
+                usize::MAX,
+            )
+            .await?;
         let sids: Vec<EventSid> = rows.into_iter().map(|(_, sid)| sid).collect();
         Ok(self.events(&sids).await?.into_iter().flatten().collect())
     }
 
     /// The state after everything up to and including `at`. Positions after the watermark mean the watermark.
     pub async fn root_at(&self, room: RoomSid, at: Position) -> Result<StateRoot, RoomError> {
-        let bounds = Range::between(Bound::Included(&(room, Position(0))), Bound::Included(&(room, at)));
-        let newest = self.view.range(&schema::STATE_DELTAS, bounds, Direction::Backward, 1).await?;
+        let bounds = Range::between(
+            Bound::Included(&(room, Position(0))),
+            Bound::Included(&(room, at)),
+        );
+        let newest = self
+            .view
+            .range(&schema::STATE_DELTAS, bounds, Direction::Backward, 1)
+            .await?;
         Ok(newest.into_iter().next().and_then(|(_, delta)| delta.root))
     }
 
     /// The state after an event: with the event itself if it is a state event that took effect.
     pub async fn root_after(&self, event: &Event) -> Result<StateRoot, RoomError> {
-        let Some(key) = &event.pdu.state_key else { return Ok(event.root_before) };
+        let Some(key) = &event.pdu.state_key else {
+            return Ok(event.root_before);
+        };
         let kind = event.pdu.kind.to_string();
-        let Some(key) = self.inner.ids.state_key(&kind, key).await? else { return Ok(event.root_before) };
+        let Some(key) = self.inner.ids.state_key(&kind, key).await? else {
+            return Ok(event.root_before);
+        };
         let after = self.root_at(event.room, event.position).await?;
         let took_effect = self.state_at_sid(after, key).await? == Some(event.sid);
-        Ok(if took_effect { after } else { event.root_before })
+        Ok(if took_effect {
+            after
+        } else {
+            event.root_before
+        })
     }
 
     /// All entries of a state.
-    pub async fn state_at(&self, root: StateRoot) -> Result<Vec<(StateKeySid, EventSid)>, RoomError> {
+    pub async fn state_at(
+        &self,
+        root: StateRoot,
+    ) -> Result<Vec<(StateKeySid, EventSid)>, RoomError> {
         Ok(self.inner.trees.entries(&self.view, root).await?)
     }
 
     /// The events of a state.
     pub async fn state_events_at(&self, root: StateRoot) -> Result<Vec<Arc<Event>>, RoomError> {
-        let sids: Vec<EventSid> = self.state_at(root).await?.into_iter().map(|(_, sid)| sid).collect();
+        let sids: Vec<EventSid> = self
+            .state_at(root)
+            .await?
+            .into_iter()
+            .map(|(_, sid)| sid)
+            .collect();
         Ok(self.events(&sids).await?.into_iter().flatten().collect())
     }
 
@@ -132,40 +167,71 @@ impl Reader {
         kind: &StateEventType,
         key: &str,
     ) -> Result<Option<Arc<Event>>, RoomError> {
-        let Some(key) = self.inner.ids.state_key(&kind.to_string(), key).await? else { return Ok(None) };
+        let Some(key) = self.inner.ids.state_key(&kind.to_string(), key).await? else {
+            return Ok(None);
+        };
         match self.state_at_sid(root, key).await? {
             Some(sid) => self.event_by_sid(sid).await,
             None => Ok(None),
         }
     }
 
-    async fn state_at_sid(&self, root: StateRoot, key: StateKeySid) -> Result<Option<EventSid>, RoomError> {
+    async fn state_at_sid(
+        &self,
+        root: StateRoot,
+        key: StateKeySid,
+    ) -> Result<Option<EventSid>, RoomError> {
         Ok(self.inner.trees.get(&self.view, root, key).await?)
     }
 
     /// The difference of two states, in time proportional to it.
-    pub async fn diff(&self, old: StateRoot, new: StateRoot) -> Result<Vec<StateChange>, RoomError> {
+    pub async fn diff(
+        &self,
+        old: StateRoot,
+        new: StateRoot,
+    ) -> Result<Vec<StateChange>, RoomError> {
         Ok(self.inner.trees.diff(&self.view, old, new).await?)
     }
 
     /// The event type and state key behind a number.
-    pub async fn state_key_name(&self, key: StateKeySid) -> Result<Option<StateKeyName>, RoomError> {
+    pub async fn state_key_name(
+        &self,
+        key: StateKeySid,
+    ) -> Result<Option<StateKeyName>, RoomError> {
         Ok(self.inner.ids.state_key_name(key).await?)
     }
 
     /// The power levels in force now.
     pub async fn power_levels(&self, room: &Room) -> Result<RoomPowerLevels, RoomError> {
-        let create = self.state_event(room.sid, &StateEventType::RoomCreate, "").await?.ok_or(RoomError::UnknownRoom)?;
-        let levels = self.state_event(room.sid, &StateEventType::RoomPowerLevels, "").await?;
-        power_levels(&create.pdu, levels.as_ref().map(|event| &*event.pdu), &room.rules.authorization)
+        let create = self
+            .state_event(room.sid, &StateEventType::RoomCreate, "")
+            .await?
+            .ok_or(RoomError::UnknownRoom)?;
+        let levels = self
+            .state_event(room.sid, &StateEventType::RoomPowerLevels, "")
+            .await?;
+        power_levels(
+            &create.pdu,
+            levels.as_ref().map(|event| &*event.pdu),
+            &room.rules.authorization,
+        )
     }
 
     // ------------------------------------------------------------ events
 
     /// An event of a room by its id, whatever its status.
-    pub async fn event(&self, room: RoomSid, id: &EventId) -> Result<Option<Arc<Event>>, RoomError> {
-        let Some(sid) = self.view.get(&schema::EVENT_SIDS, &id.to_string()).await? else { return Ok(None) };
-        Ok(self.event_by_sid(sid).await?.filter(|event| event.room == room))
+    pub async fn event(
+        &self,
+        room: RoomSid,
+        id: &EventId,
+    ) -> Result<Option<Arc<Event>>, RoomError> {
+        let Some(sid) = self.view.get(&schema::EVENT_SIDS, &id.to_string()).await? else {
+            return Ok(None);
+        };
+        Ok(self
+            .event_by_sid(sid)
+            .await?
+            .filter(|event| event.room == room))
     }
 
     /// An event by its number.
@@ -187,9 +253,15 @@ impl Reader {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<Arc<Event>>, RoomError> {
-        let (from, to) = (bound(from, room, RoomOrder(0)), bound(to, room, RoomOrder(u64::MAX)));
+        let (from, to) = (
+            bound(from, room, RoomOrder(0)),
+            bound(to, room, RoomOrder(u64::MAX)),
+        );
         let range = Range::between(from.as_ref(), to.as_ref());
-        let rows = self.view.range(&schema::TIMELINE, range, direction, limit).await?;
+        let rows = self
+            .view
+            .range(&schema::TIMELINE, range, direction, limit)
+            .await?;
         let sids: Vec<EventSid> = rows.into_iter().map(|(_, sid)| sid).collect();
         Ok(self.events(&sids).await?.into_iter().flatten().collect())
     }
@@ -203,14 +275,29 @@ impl Reader {
         direction: Direction,
         limit: usize,
     ) -> Result<Vec<(Position, LogRow)>, RoomError> {
-        let range = Range::between(Bound::Excluded(&(room, after)), Bound::Included(&(room, upto)));
-        let rows = self.view.range(&schema::ROOM_LOG, range, direction, limit).await?;
-        Ok(rows.into_iter().map(|((_, position), row)| (position, row)).collect())
+        let range = Range::between(
+            Bound::Excluded(&(room, after)),
+            Bound::Included(&(room, upto)),
+        );
+        let rows = self
+            .view
+            .range(&schema::ROOM_LOG, range, direction, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, position), row)| (position, row))
+            .collect())
     }
 
     /// Where the newest event at or before a log position stands in the room; `None` before the first.
-    pub async fn order_at(&self, room: RoomSid, at: Position) -> Result<Option<RoomOrder>, RoomError> {
-        let newest = self.log(room, Position(0), at, Direction::Backward, 1).await?;
+    pub async fn order_at(
+        &self,
+        room: RoomSid,
+        at: Position,
+    ) -> Result<Option<RoomOrder>, RoomError> {
+        let newest = self
+            .log(room, Position(0), at, Direction::Backward, 1)
+            .await?;
         Ok(newest.first().map(|(_, row)| row.order))
     }
 
@@ -223,27 +310,49 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<(RoomOrder, RelationRow)>, RoomError> {
         let range = Range::prefix(&(room, target.to_string()));
-        let rows = self.view.range(&schema::RELATIONS, range, direction, limit).await?;
-        Ok(rows.into_iter().map(|((_, _, order), row)| (order, row)).collect())
+        let rows = self
+            .view
+            .range(&schema::RELATIONS, range, direction, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, _, order), row)| (order, row))
+            .collect())
     }
 
     // ------------------------------------------------------------ members
 
     /// A user's membership of a room.
-    pub async fn membership(&self, user: UserSid, room: RoomSid) -> Result<Option<MembershipRow>, RoomError> {
+    pub async fn membership(
+        &self,
+        user: UserSid,
+        room: RoomSid,
+    ) -> Result<Option<MembershipRow>, RoomError> {
         Ok(self.view.get(&schema::MEMBERSHIPS, &(user, room)).await?)
     }
 
     /// Whether a user is in a room now.
     pub async fn is_joined(&self, user: UserSid, room: RoomSid) -> Result<bool, RoomError> {
-        Ok(self.membership(user, room).await?.is_some_and(|row| row.membership == Membership::Join))
+        Ok(self
+            .membership(user, room)
+            .await?
+            .is_some_and(|row| row.membership == Membership::Join))
     }
 
     /// Every room that a user has or had to do with, forgotten ones included.
-    pub async fn rooms_of(&self, user: UserSid) -> Result<Vec<(RoomSid, MembershipRow)>, RoomError> {
+    pub async fn rooms_of(
+        &self,
+        user: UserSid,
+    ) -> Result<Vec<(RoomSid, MembershipRow)>, RoomError> {
         let range = Range::prefix(&(user,));
-        let rows = self.view.range(&schema::MEMBERSHIPS, range, Direction::Forward, usize::MAX).await?;
-        Ok(rows.into_iter().map(|((_, room), row)| (room, row)).collect())
+        let rows = self
+            .view
+            .range(&schema::MEMBERSHIPS, range, Direction::Forward, usize::MAX)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, room), row)| (room, row))
+            .collect())
     }
 
     /// The users of a room with one membership, and their member events.
@@ -254,13 +363,26 @@ impl Reader {
         limit: usize,
     ) -> Result<Vec<(UserSid, EventSid)>, RoomError> {
         let range = Range::prefix(&(room, membership));
-        let rows = self.view.range(&schema::ROOM_MEMBERS, range, Direction::Forward, limit).await?;
-        Ok(rows.into_iter().map(|((_, _, user), event)| (user, event)).collect())
+        let rows = self
+            .view
+            .range(&schema::ROOM_MEMBERS, range, Direction::Forward, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, _, user), event)| (user, event))
+            .collect())
     }
 
     /// How many users of a room have one membership.
-    pub async fn member_count(&self, room: RoomSid, membership: Membership) -> Result<u64, RoomError> {
-        let count = self.view.get(&schema::MEMBER_COUNTS, &(room, membership)).await?;
+    pub async fn member_count(
+        &self,
+        room: RoomSid,
+        membership: Membership,
+    ) -> Result<u64, RoomError> {
+        let count = self
+            .view
+            .get(&schema::MEMBER_COUNTS, &(room, membership))
+            .await?;
         Ok(u64::try_from(count.unwrap_or(0)).unwrap_or(0))
     }
 }

@@ -33,7 +33,12 @@ pub struct TxnKey {
 
 impl TxnKey {
     pub(super) fn row_key(&self) -> (UserSid, String, String, String) {
-        (self.user, self.device.clone(), self.endpoint.clone(), self.id.clone())
+        (
+            self.user,
+            self.device.clone(),
+            self.endpoint.clone(),
+            self.id.clone(),
+        )
     }
 }
 
@@ -94,22 +99,46 @@ impl Rooms {
         txn: Option<TxnKey>,
     ) -> Result<Sent, RoomError> {
         if let Some(txn) = &txn
-            && let Some(row) = self.inner.store.view().get(&schema::TRANSACTIONS, &txn.row_key()).await?
+            && let Some(row) = self
+                .inner
+                .store
+                .view()
+                .get(&schema::TRANSACTIONS, &txn.row_key())
+                .await?
         {
-            let event_id = OwnedEventId::try_from(row.event_id).map_err(|_| RoomError::UnknownEvent)?;
-            return Ok(Sent { event_id, event: None, ticket: None });
+            let event_id =
+                OwnedEventId::try_from(row.event_id).map_err(|_| RoomError::UnknownEvent)?;
+            return Ok(Sent {
+                event_id,
+                event: None,
+                ticket: None,
+            });
         }
         self.check_redaction(guard, &draft).await?;
         let rules = Arc::clone(&guard.room.rules);
         let state_key = match &draft.state_key {
-            Some(key) => Some((self.inner.ids.intern_state_key(&draft.kind.to_string(), key).await?, key.clone())),
+            Some(key) => Some((
+                self.inner
+                    .ids
+                    .intern_state_key(&draft.kind.to_string(), key)
+                    .await?,
+                key.clone(),
+            )),
             None => None,
         };
         let keys = auth_keys(&draft, &rules)?;
         let mut state = guard.auth_state(&keys).await?;
-        let auth_events = keys.iter().filter_map(|key| state.get(key)).map(|pdu| pdu.event_id.clone()).collect();
+        let auth_events = keys
+            .iter()
+            .filter_map(|key| state.get(key))
+            .map(|pdu| pdu.event_id.clone())
+            .collect();
         // From version 12 on the create event is no auth event, but the rules still read it.
-        state.extend(guard.auth_state(&[(StateEventType::RoomCreate, String::new())]).await?);
+        state.extend(
+            guard
+                .auth_state(&[(StateEventType::RoomCreate, String::new())])
+                .await?,
+        );
         let head = guard.head()?;
         let placement = Placement {
             room_id: Some(guard.room.id.clone()),
@@ -122,12 +151,19 @@ impl Rooms {
         let root_before = head.row.root;
         let kind = draft.kind.clone();
         let pdu = build::build(draft, &placement, &self.inner.signer)?;
-        auth::authorise(&rules, &pdu, |kind, key| state.get(&(kind.clone(), key.to_owned())).cloned())?;
+        auth::authorise(&rules, &pdu, |kind, key| {
+            state.get(&(kind.clone(), key.to_owned())).cloned()
+        })?;
 
         let changes = match state_key {
             Some((key, name)) => {
-                let old = guard.state_event(&StateEventType::from(kind.to_string()), &name).await?;
-                vec![Own { key, old: old.map(|event| event.sid) }]
+                let old = guard
+                    .state_event(&StateEventType::from(kind.to_string()), &name)
+                    .await?;
+                vec![Own {
+                    key,
+                    old: old.map(|event| event.sid),
+                }]
             }
             None => Vec::new(),
         };
@@ -159,13 +195,27 @@ impl Rooms {
         let mut batch = Batch::new();
         batch.assert_absent(&schema::ROOM_SIDS, &room.id.to_string());
         batch.put(&schema::ROOM_SIDS, &room.id.to_string(), &sid);
-        batch.put(&schema::ROOMS, &sid, &RoomRow { room_id: room.id.to_string(), version: version.to_string() });
+        batch.put(
+            &schema::ROOMS,
+            &sid,
+            &RoomRow {
+                room_id: room.id.to_string(),
+                version: version.to_string(),
+            },
+        );
         self.inner.store.write(batch).await?;
 
         let mut guard = self.claim(Arc::clone(&room)).await;
-        let row = HeadRow { generation: 0, extremities: Vec::new(), root: None, order: RoomOrder::FIRST };
+        let row = HeadRow {
+            generation: 0,
+            extremities: Vec::new(),
+            root: None,
+            order: RoomOrder::FIRST,
+        };
         *guard.head = Some(Head::new(row));
-        let sent = guard.append_own(pdu, None, vec![Own { key, old: None }], None).await?;
+        let sent = guard
+            .append_own(pdu, None, vec![Own { key, old: None }], None)
+            .await?;
         self.inner.remember(&room);
         Ok((guard, sent))
     }
@@ -176,7 +226,9 @@ impl Rooms {
         if draft.kind != TimelineEventType::RoomRedaction {
             return Ok(());
         }
-        let Some(target) = draft.redacts.clone() else { return Ok(()) };
+        let Some(target) = draft.redacts.clone() else {
+            return Ok(());
+        };
         let view = self.inner.store.view();
         let sid = view.get(&schema::EVENT_SIDS, &target.to_string()).await?;
         let target = match sid {
@@ -193,7 +245,9 @@ impl Rooms {
         if power.user_can_redact_event_of_other(&draft.sender) {
             return Ok(());
         }
-        Err(RoomError::Forbidden("you may not redact the events of others in this room".to_owned()))
+        Err(RoomError::Forbidden(
+            "you may not redact the events of others in this room".to_owned(),
+        ))
     }
 }
 
@@ -203,8 +257,17 @@ struct Own {
     old: Option<EventSid>,
 }
 
-fn auth_keys(draft: &Draft, rules: &RoomVersionRules) -> Result<Vec<(StateEventType, String)>, RoomError> {
-    Ok(auth::auth_types(&draft.kind, &draft.sender, draft.state_key.as_deref(), &draft.content, rules)?)
+fn auth_keys(
+    draft: &Draft,
+    rules: &RoomVersionRules,
+) -> Result<Vec<(StateEventType, String)>, RoomError> {
+    Ok(auth::auth_types(
+        &draft.kind,
+        &draft.sender,
+        draft.state_key.as_deref(),
+        &draft.content,
+        rules,
+    )?)
 }
 
 impl RoomGuard {
@@ -218,8 +281,29 @@ impl RoomGuard {
     ) -> Result<Sent, RoomError> {
         let event_id = pdu.event_id.clone();
         let sid = EventSid(self.inner.store.fresh_id()?);
-        let changes = own.into_iter().map(|own| StateChange { key: own.key, old: own.old, new: Some(sid) }).collect();
-        let (event, ticket) = self.append(sid, Placed { pdu, root_before, changes, txn }).await?;
-        Ok(Sent { event_id, event: Some(event), ticket: Some(ticket) })
+        let changes = own
+            .into_iter()
+            .map(|own| StateChange {
+                key: own.key,
+                old: own.old,
+                new: Some(sid),
+            })
+            .collect();
+        let (event, ticket) = self
+            .append(
+                sid,
+                Placed {
+                    pdu,
+                    root_before,
+                    changes,
+                    txn,
+                },
+            )
+            .await?;
+        Ok(Sent {
+            event_id,
+            event: Some(event),
+            ticket: Some(ticket),
+        })
     }
 }

@@ -47,12 +47,23 @@ impl TreeUpdate {
 impl StateTrees {
     /// Trees in `store`, with a cache of about `cache_bytes`.
     pub fn new(store: Store, cache_bytes: u64) -> Self {
-        let items = usize::try_from(cache_bytes / 512).unwrap_or(usize::MAX).max(64);
-        Self { store, cache: Cache::with_weighter(items, cache_bytes, NodeWeight), pending: DashMap::new() }
+        let items = usize::try_from(cache_bytes / 512)
+            .unwrap_or(usize::MAX)
+            .max(64);
+        Self {
+            store,
+            cache: Cache::with_weighter(items, cache_bytes, NodeWeight),
+            pending: DashMap::new(),
+        }
     }
 
     /// The event at `key` in the state `root`. Costs one node per level (two for a room of 500 members).
-    pub async fn get(&self, view: &View, root: StateRoot, key: StateKeySid) -> Result<Option<EventSid>, StoreError> {
+    pub async fn get(
+        &self,
+        view: &View,
+        root: StateRoot,
+        key: StateKeySid,
+    ) -> Result<Option<EventSid>, StoreError> {
         let mut at = root;
         let mut level = 0;
         while let Some(id) = at {
@@ -66,7 +77,11 @@ impl StateTrees {
     }
 
     /// Every entry of the state `root`, in no particular order. One batched read per level.
-    pub async fn entries(&self, view: &View, root: StateRoot) -> Result<Vec<(StateKeySid, EventSid)>, StoreError> {
+    pub async fn entries(
+        &self,
+        view: &View,
+        root: StateRoot,
+    ) -> Result<Vec<(StateKeySid, EventSid)>, StoreError> {
         let mut entries = Vec::new();
         let mut level: Vec<NodeId> = root.into_iter().collect();
         while !level.is_empty() {
@@ -83,7 +98,12 @@ impl StateTrees {
     }
 
     /// What must change to get from `old` to `new`. Costs time in proportion to the difference.
-    pub async fn diff(&self, view: &View, old: StateRoot, new: StateRoot) -> Result<Vec<StateChange>, StoreError> {
+    pub async fn diff(
+        &self,
+        view: &View,
+        old: StateRoot,
+        new: StateRoot,
+    ) -> Result<Vec<StateChange>, StoreError> {
         let mut changes = Vec::new();
         let mut pairs = vec![(old, new)];
         while let Some((old, new)) = pairs.pop() {
@@ -101,10 +121,18 @@ impl StateTrees {
             for (key, event) in self.entries(view, new).await? {
                 let was = before.remove(&key);
                 if was != Some(event) {
-                    changes.push(StateChange { key, old: was, new: Some(event) });
+                    changes.push(StateChange {
+                        key,
+                        old: was,
+                        new: Some(event),
+                    });
                 }
             }
-            changes.extend(before.into_iter().map(|(key, event)| StateChange { key, old: Some(event), new: None }));
+            changes.extend(before.into_iter().map(|(key, event)| StateChange {
+                key,
+                old: Some(event),
+                new: None,
+            }));
         }
         Ok(changes)
     }
@@ -122,7 +150,10 @@ impl StateTrees {
         for (key, event) in changes {
             at = self.set(view, &mut new, at, *key, *event).await?;
         }
-        Ok(TreeUpdate { root: at, nodes: new.into_iter().collect() })
+        Ok(TreeUpdate {
+            root: at,
+            nodes: new.into_iter().collect(),
+        })
     }
 
     /// Makes the nodes of a submitted batch readable before the batch is visible.
@@ -220,7 +251,11 @@ impl StateTrees {
         Ok(Some(self.insert(new, NodeRow::Branch(children))?))
     }
 
-    fn insert(&self, new: &mut HashMap<NodeId, Arc<NodeRow>>, node: NodeRow) -> Result<NodeId, StoreError> {
+    fn insert(
+        &self,
+        new: &mut HashMap<NodeId, Arc<NodeRow>>,
+        node: NodeRow,
+    ) -> Result<NodeId, StoreError> {
         let id = NodeId(self.store.fresh_id()?);
         new.insert(id, Arc::new(node));
         Ok(id)
@@ -230,7 +265,10 @@ impl StateTrees {
         if let Some(node) = self.known(id) {
             return Ok(node);
         }
-        let node = view.get(&schema::STATE_NODES, &id).await?.ok_or_else(|| missing(id))?;
+        let node = view
+            .get(&schema::STATE_NODES, &id)
+            .await?
+            .ok_or_else(|| missing(id))?;
         let node = Arc::new(node);
         self.cache.insert(id, Arc::clone(&node));
         Ok(node)
@@ -238,10 +276,16 @@ impl StateTrees {
 
     async fn nodes(&self, view: &View, ids: &[NodeId]) -> Result<Vec<Arc<NodeRow>>, StoreError> {
         let mut nodes: Vec<Option<Arc<NodeRow>>> = ids.iter().map(|id| self.known(*id)).collect();
-        let unknown: Vec<NodeId> =
-            ids.iter().zip(&nodes).filter(|(_, node)| node.is_none()).map(|(id, _)| *id).collect();
+        let unknown: Vec<NodeId> = ids
+            .iter()
+            .zip(&nodes)
+            .filter(|(_, node)| node.is_none())
+            .map(|(id, _)| *id)
+            .collect();
         if !unknown.is_empty() {
-            let mut rows = unknown.iter().zip(view.get_many(&schema::STATE_NODES, &unknown).await?);
+            let mut rows = unknown
+                .iter()
+                .zip(view.get_many(&schema::STATE_NODES, &unknown).await?);
             for place in nodes.iter_mut().filter(|node| node.is_none()) {
                 let Some((id, row)) = rows.next() else { break };
                 let node = Arc::new(row.ok_or_else(|| missing(*id))?);
@@ -253,7 +297,9 @@ impl StateTrees {
     }
 
     fn known(&self, id: NodeId) -> Option<Arc<NodeRow>> {
-        self.cache.get(&id).or_else(|| self.pending.get(&id).map(|node| Arc::clone(&node)))
+        self.cache
+            .get(&id)
+            .or_else(|| self.pending.get(&id).map(|node| Arc::clone(&node)))
     }
 }
 
@@ -301,7 +347,9 @@ mod tests {
     use super::*;
 
     async fn trees() -> (Store, StateTrees) {
-        let store = Store::open(Arc::new(MemoryEngine::new()), Options::default(), &[]).await.unwrap();
+        let store = Store::open(Arc::new(MemoryEngine::new()), Options::default(), &[])
+            .await
+            .unwrap();
         (store.clone(), StateTrees::new(store, 1 << 20))
     }
 
@@ -359,10 +407,19 @@ mod tests {
     async fn one_change_in_a_large_state_writes_few_nodes() {
         let (store, trees) = trees().await;
         let view = store.view();
-        let many: Vec<_> = (1..=5_000).map(|key| (StateKeySid(key), Some(EventSid(key)))).collect();
+        let many: Vec<_> = (1..=5_000)
+            .map(|key| (StateKeySid(key), Some(EventSid(key))))
+            .collect();
         let update = trees.update(&view, None, &many).await.unwrap();
         trees.submitted(&update);
-        let one = trees.update(&view, update.root, &[(StateKeySid(77), Some(EventSid(9_999)))]).await.unwrap();
+        let one = trees
+            .update(
+                &view,
+                update.root,
+                &[(StateKeySid(77), Some(EventSid(9_999)))],
+            )
+            .await
+            .unwrap();
         assert!(one.nodes.len() <= 4, "{} nodes", one.nodes.len());
     }
 }

@@ -1,5 +1,10 @@
 //! Rooms over the in-memory engine.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
 
 use std::sync::Arc;
 
@@ -21,11 +26,23 @@ async fn rooms_on(store: Store) -> Rooms {
     let name = ruma::server_name!("test").to_owned();
     let signer = Signer::from_der(name, &Signer::generate(), "1".to_owned()).unwrap();
     let ids = Ids::new(store.clone(), 100);
-    Rooms::new(store, ids, ManualClock::new(1_000), Arc::new(signer), CacheSizes::default())
+    Rooms::new(
+        store,
+        ids,
+        ManualClock::new(1_000),
+        Arc::new(signer),
+        CacheSizes::default(),
+    )
 }
 
 async fn rooms() -> Rooms {
-    let store = Store::open(Arc::new(MemoryEngine::new()), Options::default(), migrations()).await.unwrap();
+    let store = Store::open(
+        Arc::new(MemoryEngine::new()),
+        Options::default(),
+        migrations(),
+    )
+    .await
+    .unwrap();
     rooms_on(store).await
 }
 
@@ -55,26 +72,57 @@ async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
         .then(|| ruma::RoomId::new_v1(ruma::server_name!("test")));
     let create = draft("@alice:test", "m.room.create", Some(""), content);
     let (mut guard, _) = rooms.create(version, id, create).await.unwrap();
-    let join = draft("@alice:test", "m.room.member", Some("@alice:test"), json!({ "membership": "join" }));
+    let join = draft(
+        "@alice:test",
+        "m.room.member",
+        Some("@alice:test"),
+        json!({ "membership": "join" }),
+    );
     rooms.send(&mut guard, join, None).await.unwrap();
     let users = if rules.authorization.explicitly_privilege_room_creators {
         json!({})
     } else {
         json!({ "@alice:test": 100 })
     };
-    let levels = draft("@alice:test", "m.room.power_levels", Some(""), json!({ "users": users }));
+    let levels = draft(
+        "@alice:test",
+        "m.room.power_levels",
+        Some(""),
+        json!({ "users": users }),
+    );
     rooms.send(&mut guard, levels, None).await.unwrap();
-    let rules = draft("@alice:test", "m.room.join_rules", Some(""), json!({ "join_rule": "public" }));
-    rooms.send(&mut guard, rules, None).await.unwrap().durable().await.unwrap();
+    let rules = draft(
+        "@alice:test",
+        "m.room.join_rules",
+        Some(""),
+        json!({ "join_rule": "public" }),
+    );
+    rooms
+        .send(&mut guard, rules, None)
+        .await
+        .unwrap()
+        .durable()
+        .await
+        .unwrap();
     guard.room.id.clone()
 }
 
 fn say(sender: &str, body: &str) -> Draft {
-    draft(sender, "m.room.message", None, json!({ "msgtype": "m.text", "body": body }))
+    draft(
+        sender,
+        "m.room.message",
+        None,
+        json!({ "msgtype": "m.text", "body": body }),
+    )
 }
 
 fn member(user: &str, membership: &str) -> Draft {
-    draft(user, "m.room.member", Some(user), json!({ "membership": membership }))
+    draft(
+        user,
+        "m.room.member",
+        Some(user),
+        json!({ "membership": membership }),
+    )
 }
 
 #[tokio::test]
@@ -83,15 +131,32 @@ async fn rooms_of_every_version_live() {
     for version in 1..=12 {
         let version = RoomVersionId::try_from(version.to_string()).unwrap();
         let room = room_of_alice(&rooms, &version).await;
-        rooms.send_one(&room, member("@bob:test", "join"), None).await.unwrap();
-        let said = rooms.send_one(&room, say("@bob:test", "hello"), None).await.unwrap();
+        rooms
+            .send_one(&room, member("@bob:test", "join"), None)
+            .await
+            .unwrap();
+        let said = rooms
+            .send_one(&room, say("@bob:test", "hello"), None)
+            .await
+            .unwrap();
         let reader = rooms.reader();
         let known = reader.room(&room).await.unwrap().unwrap();
         let event = reader.event(known.sid, &said).await.unwrap().unwrap();
         assert_eq!(event.pdu.sender.as_str(), "@bob:test", "version {version}");
-        assert_eq!(reader.member_count(known.sid, Membership::Join).await.unwrap(), 2);
-        let refused = rooms.send_one(&room, say("@carol:test", "let me in"), None).await;
-        assert!(matches!(refused, Err(RoomError::Forbidden(_))), "version {version}: {refused:?}");
+        assert_eq!(
+            reader
+                .member_count(known.sid, Membership::Join)
+                .await
+                .unwrap(),
+            2
+        );
+        let refused = rooms
+            .send_one(&room, say("@carol:test", "let me in"), None)
+            .await;
+        assert!(
+            matches!(refused, Err(RoomError::Forbidden(_))),
+            "version {version}: {refused:?}"
+        );
     }
 }
 
@@ -100,18 +165,48 @@ async fn the_log_the_timeline_and_the_state_agree() {
     let rooms = rooms().await;
     let room = room_of_alice(&rooms, &RoomVersionId::V12).await;
     for number in 0..20 {
-        rooms.send_one(&room, say("@alice:test", &number.to_string()), None).await.unwrap();
+        rooms
+            .send_one(&room, say("@alice:test", &number.to_string()), None)
+            .await
+            .unwrap();
     }
     let reader = rooms.reader();
     let sid = reader.room(&room).await.unwrap().unwrap().sid;
-    let log = reader.log(sid, Position(0), reader.watermark(), Direction::Forward, 100).await.unwrap();
+    let log = reader
+        .log(
+            sid,
+            Position(0),
+            reader.watermark(),
+            Direction::Forward,
+            100,
+        )
+        .await
+        .unwrap();
     let unbounded = std::ops::Bound::Unbounded::<RoomOrder>;
-    let timeline = reader.timeline(sid, unbounded, unbounded, Direction::Forward, 100).await.unwrap();
+    let timeline = reader
+        .timeline(sid, unbounded, unbounded, Direction::Forward, 100)
+        .await
+        .unwrap();
     assert_eq!(log.len(), 24);
-    assert_eq!(log.iter().map(|(_, row)| row.event).collect::<Vec<_>>(), timeline.iter().map(|event| event.sid).collect::<Vec<_>>());
+    assert_eq!(
+        log.iter().map(|(_, row)| row.event).collect::<Vec<_>>(),
+        timeline.iter().map(|event| event.sid).collect::<Vec<_>>()
+    );
     let root = reader.root_at(sid, reader.watermark()).await.unwrap();
-    let mut by_tree: Vec<_> = reader.state_at(root).await.unwrap().into_iter().map(|(_, event)| event).collect();
-    let mut by_index: Vec<_> = reader.current_state(sid).await.unwrap().into_iter().map(|event| event.sid).collect();
+    let mut by_tree: Vec<_> = reader
+        .state_at(root)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(_, event)| event)
+        .collect();
+    let mut by_index: Vec<_> = reader
+        .current_state(sid)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|event| event.sid)
+        .collect();
     by_tree.sort();
     by_index.sort();
     assert_eq!(by_tree, by_index);
@@ -122,11 +217,24 @@ async fn the_log_the_timeline_and_the_state_agree() {
 async fn a_repeated_transaction_returns_the_first_event() {
     let rooms = rooms().await;
     let room = room_of_alice(&rooms, &RoomVersionId::V11).await;
-    let user = rooms.ids().intern_user(ruma::user_id!("@alice:test")).await.unwrap();
-    let txn = TxnKey { user, device: "D".to_owned(), endpoint: "send".to_owned(), id: "1".to_owned() };
-    let calls = (0..8).map(|_| rooms.send_one(&room, say("@alice:test", "once"), Some(txn.clone())));
-    let ids: std::collections::HashSet<_> =
-        futures::future::join_all(calls).await.into_iter().map(Result::unwrap).collect();
+    let user = rooms
+        .ids()
+        .intern_user(ruma::user_id!("@alice:test"))
+        .await
+        .unwrap();
+    let txn = TxnKey {
+        user,
+        device: "D".to_owned(),
+        endpoint: "send".to_owned(),
+        id: "1".to_owned(),
+    };
+    let calls =
+        (0..8).map(|_| rooms.send_one(&room, say("@alice:test", "once"), Some(txn.clone())));
+    let ids: std::collections::HashSet<_> = futures::future::join_all(calls)
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .collect();
     assert_eq!(ids.len(), 1);
 }
 
@@ -135,7 +243,10 @@ async fn a_redaction_empties_its_target_and_keeps_its_id() {
     let rooms = rooms().await;
     for version in [RoomVersionId::V1, RoomVersionId::V10, RoomVersionId::V11] {
         let room = room_of_alice(&rooms, &version).await;
-        let said = rooms.send_one(&room, say("@alice:test", "secret"), None).await.unwrap();
+        let said = rooms
+            .send_one(&room, say("@alice:test", "secret"), None)
+            .await
+            .unwrap();
         let mut redaction = draft("@alice:test", "m.room.redaction", None, json!({}));
         redaction.redacts = Some(said.clone());
         rooms.send_one(&room, redaction, None).await.unwrap();
@@ -151,24 +262,44 @@ async fn a_redaction_empties_its_target_and_keeps_its_id() {
 #[tokio::test]
 async fn a_failed_batch_poisons_the_head_and_the_next_send_builds_on_the_store() {
     let engine = Arc::new(FaultyEngine::new(Arc::new(MemoryEngine::new())));
-    let options = Options { reopen_after: std::time::Duration::from_millis(1), ..Options::default() };
-    let store = Store::open(engine.clone(), options, migrations()).await.unwrap();
+    let options = Options {
+        reopen_after: std::time::Duration::from_millis(1),
+        ..Options::default()
+    };
+    let store = Store::open(engine.clone(), options, migrations())
+        .await
+        .unwrap();
     let rooms = rooms_on(store).await;
     let room = room_of_alice(&rooms, &RoomVersionId::V12).await;
-    engine.fail_commits.store(true, std::sync::atomic::Ordering::SeqCst);
-    let lost = rooms.send_one(&room, say("@alice:test", "lost"), None).await;
+    engine
+        .fail_commits
+        .store(true, std::sync::atomic::Ordering::SeqCst);
+    let lost = rooms
+        .send_one(&room, say("@alice:test", "lost"), None)
+        .await;
     assert!(matches!(lost, Err(RoomError::Commit(_))), "{lost:?}");
-    engine.fail_commits.store(false, std::sync::atomic::Ordering::SeqCst);
+    engine
+        .fail_commits
+        .store(false, std::sync::atomic::Ordering::SeqCst);
     let kept = loop {
-        match rooms.send_one(&room, say("@alice:test", "kept"), None).await {
+        match rooms
+            .send_one(&room, say("@alice:test", "kept"), None)
+            .await
+        {
             Ok(id) => break id,
-            Err(RoomError::Commit(_)) => tokio::time::sleep(std::time::Duration::from_millis(5)).await,
+            Err(RoomError::Commit(_)) => {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await
+            }
             Err(other) => panic!("{other:?}"),
         }
     };
     let reader = rooms.reader();
     let sid = reader.room(&room).await.unwrap().unwrap().sid;
     let event = reader.event(sid, &kept).await.unwrap().unwrap();
-    let levels = reader.state_event(sid, &StateEventType::RoomJoinRules, "").await.unwrap().unwrap();
+    let levels = reader
+        .state_event(sid, &StateEventType::RoomJoinRules, "")
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(event.pdu.prev_events, vec![levels.pdu.event_id.clone()]);
 }

@@ -10,10 +10,7 @@ use ruma::{
     OwnedDeviceId, OwnedUserId,
     events::{
         StateEventType, TimelineEventType,
-        room::{
-            history_visibility::HistoryVisibility,
-            member::MembershipState,
-        },
+        room::{history_visibility::HistoryVisibility, member::MembershipState},
     },
 };
 use serde::Deserialize;
@@ -67,7 +64,12 @@ struct MemberContent {
 
 impl Viewer {
     /// For each event, whether this viewer may see it. The events are of one room, in any order.
-    pub async fn visible(&self, reader: &Reader, room: &Room, events: &[Arc<Event>]) -> Result<Vec<bool>, RoomError> {
+    pub async fn visible(
+        &self,
+        reader: &Reader,
+        room: &Room,
+        events: &[Arc<Event>],
+    ) -> Result<Vec<bool>, RoomError> {
         let row = reader.membership(self.sid, room.sid).await?;
         let mut known: Option<(StateRoot, Around)> = None;
         let mut answers = Vec::with_capacity(events.len());
@@ -96,22 +98,39 @@ impl Viewer {
     }
 
     /// One event.
-    pub async fn may_see(&self, reader: &Reader, room: &Room, event: &Arc<Event>) -> Result<bool, RoomError> {
-        Ok(self.visible(reader, room, std::slice::from_ref(event)).await?.first().copied().unwrap_or(false))
+    pub async fn may_see(
+        &self,
+        reader: &Reader,
+        room: &Room,
+        event: &Arc<Event>,
+    ) -> Result<bool, RoomError> {
+        Ok(self
+            .visible(reader, room, std::slice::from_ref(event))
+            .await?
+            .first()
+            .copied()
+            .unwrap_or(false))
     }
 
     fn changes_the_rules(&self, event: &Event) -> bool {
         match event.pdu.kind {
             TimelineEventType::RoomHistoryVisibility => event.pdu.state_key.is_some(),
-            TimelineEventType::RoomMember => event.pdu.state_key.as_deref() == Some(self.user.as_str()),
+            TimelineEventType::RoomMember => {
+                event.pdu.state_key.as_deref() == Some(self.user.as_str())
+            }
             _ => false,
         }
     }
 
     async fn around(&self, reader: &Reader, root: StateRoot) -> Result<Around, RoomError> {
-        let visibility = reader.state_at_key(root, &StateEventType::RoomHistoryVisibility, "").await?;
-        let visibility = visibility.and_then(|event| event.pdu.content_as::<VisibilityContent>().ok());
-        let member = reader.state_at_key(root, &StateEventType::RoomMember, self.user.as_str()).await?;
+        let visibility = reader
+            .state_at_key(root, &StateEventType::RoomHistoryVisibility, "")
+            .await?;
+        let visibility =
+            visibility.and_then(|event| event.pdu.content_as::<VisibilityContent>().ok());
+        let member = reader
+            .state_at_key(root, &StateEventType::RoomMember, self.user.as_str())
+            .await?;
         let member = member.and_then(|event| event.pdu.content_as::<MemberContent>().ok());
         Ok(Around {
             visibility: match visibility.map(|content| content.history_visibility) {
@@ -172,8 +191,15 @@ mod tests {
             (Joined, WasJoined, Some(row(11)), true),
         ];
         for (visibility, membership, row, expected) in cases {
-            let around = Around { visibility, membership };
-            assert_eq!(allows(around, row.as_ref(), Position(10)), expected, "{around:?} {row:?}");
+            let around = Around {
+                visibility,
+                membership,
+            };
+            assert_eq!(
+                allows(around, row.as_ref(), Position(10)),
+                expected,
+                "{around:?} {row:?}"
+            );
         }
     }
 }

@@ -18,8 +18,9 @@ pub use self::{
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
     rooms::{
-        AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow, NodeRow, ReceiptKey, ReceiptRow,
-        RelationRow, RoomRow, StateChange, StateRoot, Status, TxnRow,
+        AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow,
+        NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange, StateRoot, Status,
+        TxnRow,
     },
     users::{AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow},
 };
@@ -39,17 +40,26 @@ pub mod topic {
 
     /// Something in the room changed that its members may see in /sync.
     pub fn room(room: RoomSid) -> Topic {
-        Topic { kind: ROOM, id: room.0 }
+        Topic {
+            kind: ROOM,
+            id: room.0,
+        }
     }
 
     /// Something of the user's own changed: account data, to-device messages, devices.
     pub fn user(user: UserSid) -> Topic {
-        Topic { kind: USER, id: user.0 }
+        Topic {
+            kind: USER,
+            id: user.0,
+        }
     }
 
     /// The user's membership of some room changed.
     pub fn membership(user: UserSid) -> Topic {
-        Topic { kind: MEMBERSHIP, id: user.0 }
+        Topic {
+            kind: MEMBERSHIP,
+            id: user.0,
+        }
     }
 }
 
@@ -67,9 +77,11 @@ pub const USER_IDS: Map<UserSid, String> = Map::new(Keyspace::Index, 2, "user_id
 /// Room id to short id. 60 bytes a row.
 pub const ROOM_SIDS: Map<String, RoomSid> = Map::new(Keyspace::Index, 3, "room_sids");
 /// (event type, state key) to short id. 60 bytes a row.
-pub const STATE_KEY_SIDS: Map<(String, String), StateKeySid> = Map::new(Keyspace::Index, 4, "state_key_sids");
+pub const STATE_KEY_SIDS: Map<(String, String), StateKeySid> =
+    Map::new(Keyspace::Index, 4, "state_key_sids");
 /// Short id to (event type, state key). 60 bytes a row.
-pub const STATE_KEYS: Map<StateKeySid, (String, String)> = Map::new(Keyspace::Index, 5, "state_keys");
+pub const STATE_KEYS: Map<StateKeySid, (String, String)> =
+    Map::new(Keyspace::Index, 5, "state_keys");
 /// Event id to short id; ids only mentioned by other events have one too. 60 bytes a row.
 pub const EVENT_SIDS: Map<OwnedEventIdKey, EventSid> = Map::new(Keyspace::Index, 6, "event_sids");
 /// An event id as a key.
@@ -84,7 +96,8 @@ pub const ROOM_HEADS: Map<RoomSid, HeadRow> = Map::new(Keyspace::Index, 11, "roo
 /// An event: the signed bytes and what this server knows of it. 1 kB a row (at most 66 kB).
 pub const EVENTS: Map<EventSid, EventRow> = Map::new(Keyspace::Bulk, 12, "events");
 /// The room order: where a visible event stands in its room. 30 bytes a row.
-pub const TIMELINE: Map<(RoomSid, RoomOrder), EventSid> = Map::new(Keyspace::Stream, 13, "timeline");
+pub const TIMELINE: Map<(RoomSid, RoomOrder), EventSid> =
+    Map::new(Keyspace::Stream, 13, "timeline");
 /// The room's part of the log: when this server's clients learn of an event. 40 bytes a row.
 pub const ROOM_LOG: Map<(RoomSid, Position), LogRow> = Map::new(Keyspace::Stream, 14, "room_log");
 /// The log that followers read. 40 bytes a row.
@@ -92,25 +105,34 @@ pub const LOG: Map<Position, LogRow> = Map::new(Keyspace::Stream, 15, "log");
 /// A node of the persistent state trees. 0.2 to 2 kB a row; one to three rows a state change.
 pub const STATE_NODES: Map<NodeId, NodeRow> = Map::new(Keyspace::Index, 16, "state_nodes");
 /// The current state by name: (room, event type, state key). 90 bytes a row.
-pub const CURRENT_STATE: Map<(RoomSid, String, String), EventSid> = Map::new(Keyspace::Index, 17, "current_state");
+pub const CURRENT_STATE: Map<(RoomSid, String, String), EventSid> =
+    Map::new(Keyspace::Index, 17, "current_state");
 /// A change of the room's current state and the root after it. 60 bytes and 24 a changed key.
-pub const STATE_DELTAS: Map<(RoomSid, Position), DeltaRow> = Map::new(Keyspace::Stream, 18, "state_deltas");
+pub const STATE_DELTAS: Map<(RoomSid, Position), DeltaRow> =
+    Map::new(Keyspace::Stream, 18, "state_deltas");
 /// A user's relation to a room, by user. 60 bytes a row.
-pub const MEMBERSHIPS: Map<(UserSid, RoomSid), MembershipRow> = Map::new(Keyspace::Index, 19, "memberships");
+pub const MEMBERSHIPS: Map<(UserSid, RoomSid), MembershipRow> =
+    Map::new(Keyspace::Index, 19, "memberships");
 /// A room's users by membership; the value is the membership event. 30 bytes a row.
-pub const ROOM_MEMBERS: Map<(RoomSid, Membership, UserSid), EventSid> = Map::new(Keyspace::Index, 20, "room_members");
+pub const ROOM_MEMBERS: Map<(RoomSid, Membership, UserSid), EventSid> =
+    Map::new(Keyspace::Index, 20, "room_members");
 /// How many users of a room have a membership. 20 bytes a row, five a room.
-pub const MEMBER_COUNTS: Map<(RoomSid, Membership), i64> = Map::new(Keyspace::Index, 21, "member_counts");
+pub const MEMBER_COUNTS: Map<(RoomSid, Membership), i64> =
+    Map::new(Keyspace::Index, 21, "member_counts");
 /// Which events relate to an event (by its id, since it may be unknown), in room order. 100 bytes a row.
-pub const RELATIONS: Map<(RoomSid, String, RoomOrder), RelationRow> = Map::new(Keyspace::Index, 22, "relations");
+pub const RELATIONS: Map<(RoomSid, String, RoomOrder), RelationRow> =
+    Map::new(Keyspace::Index, 22, "relations");
 /// The event that a client's transaction made: (user, device, endpoint and room, transaction id). 120 bytes a row.
-pub const TRANSACTIONS: Map<(UserSid, String, String, String), TxnRow> = Map::new(Keyspace::Index, 23, "transactions");
+pub const TRANSACTIONS: Map<(UserSid, String, String, String), TxnRow> =
+    Map::new(Keyspace::Index, 23, "transactions");
 /// A redaction waiting for its target to arrive: target event id to the redaction. 70 bytes a row.
-pub const HELD_REDACTIONS: Map<(RoomSid, String), EventSid> = Map::new(Keyspace::Index, 24, "held_redactions");
+pub const HELD_REDACTIONS: Map<(RoomSid, String), EventSid> =
+    Map::new(Keyspace::Index, 24, "held_redactions");
 /// A user's newest receipt in a room, by type and thread. 120 bytes a row.
 pub const RECEIPTS: Map<ReceiptKey, ReceiptRow> = Map::new(Keyspace::Index, 25, "receipts");
 /// Which receipt a position set; rows of replaced receipts are removed. 60 bytes a row.
-pub const RECEIPT_LOG: Map<(RoomSid, Position, UserSid), ReceiptKey> = Map::new(Keyspace::Stream, 26, "receipt_log");
+pub const RECEIPT_LOG: Map<(RoomSid, Position, UserSid), ReceiptKey> =
+    Map::new(Keyspace::Stream, 26, "receipt_log");
 /// A local alias and where it points. 100 bytes a row.
 pub const ALIASES: Map<String, AliasRow> = Map::new(Keyspace::Index, 27, "aliases");
 /// The local aliases of a room. 60 bytes a row.
@@ -127,15 +149,19 @@ pub const DEVICES: Map<(UserSid, String), DeviceRow> = Map::new(Keyspace::Index,
 /// Access tokens by their SHA-256. 120 bytes a row.
 pub const TOKENS: Map<[u8; 32], TokenRow> = Map::new(Keyspace::Index, 66, "tokens");
 /// Refresh tokens by their SHA-256. 120 bytes a row.
-pub const REFRESH_TOKENS: Map<[u8; 32], RefreshRow> = Map::new(Keyspace::Index, 67, "refresh_tokens");
+pub const REFRESH_TOKENS: Map<[u8; 32], RefreshRow> =
+    Map::new(Keyspace::Index, 67, "refresh_tokens");
 /// The access tokens of a device. 60 bytes a row.
-pub const DEVICE_TOKENS: Map<(UserSid, String, [u8; 32]), ()> = Map::new(Keyspace::Index, 68, "device_tokens");
+pub const DEVICE_TOKENS: Map<(UserSid, String, [u8; 32]), ()> =
+    Map::new(Keyspace::Index, 68, "device_tokens");
 /// A field of a user's profile, as JSON. 80 bytes a row.
 pub const PROFILES: Map<(UserSid, String), String> = Map::new(Keyspace::Index, 69, "profiles");
 /// Account data. 500 bytes a row.
-pub const ACCOUNT_DATA: Map<AccountDataKey, AccountDataRow> = Map::new(Keyspace::Index, 70, "account_data");
+pub const ACCOUNT_DATA: Map<AccountDataKey, AccountDataRow> =
+    Map::new(Keyspace::Index, 70, "account_data");
 /// When account data changed; rows of replaced data are removed. 60 bytes a row.
-pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> = Map::new(Keyspace::Stream, 71, "account_data_log");
+pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> =
+    Map::new(Keyspace::Stream, 71, "account_data_log");
 /// A user's filters, as JSON. 300 bytes a row.
 pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
 /// Local parts in lower case that are taken. 40 bytes a row.

@@ -94,11 +94,19 @@ impl Value for EventRow {
     }
 
     fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-        let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(|| DecodeError::new("event row"))?;
-        let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| DecodeError::new("event row"))?;
-        let head = rest.get(..length).ok_or_else(|| DecodeError::new("event row"))?;
+        let (length, rest) = bytes
+            .split_first_chunk::<4>()
+            .ok_or_else(|| DecodeError::new("event row"))?;
+        let length = usize::try_from(u32::from_le_bytes(*length))
+            .map_err(|_| DecodeError::new("event row"))?;
+        let head = rest
+            .get(..length)
+            .ok_or_else(|| DecodeError::new("event row"))?;
         let head = EventHead::from_bytes(Bytes::copy_from_slice(head))?;
-        Ok(EventRow { head, pdu: bytes.slice(4 + length..) })
+        Ok(EventRow {
+            head,
+            pdu: bytes.slice(4 + length..),
+        })
     }
 }
 impl_value!(EventHead);
@@ -167,7 +175,13 @@ pub enum Membership {
 
 impl Membership {
     /// All of them, in key order.
-    pub const ALL: [Membership; 5] = [Self::Join, Self::Invite, Self::Knock, Self::Leave, Self::Ban];
+    pub const ALL: [Membership; 5] = [
+        Self::Join,
+        Self::Invite,
+        Self::Knock,
+        Self::Leave,
+        Self::Ban,
+    ];
 
     /// Reads the `membership` of a member event; `None` for what the spec does not know.
     pub fn from_state(state: &MembershipState) -> Option<Self> {
@@ -199,7 +213,10 @@ impl Key for Membership {
 
     fn decode(input: &mut &[u8]) -> Result<Self, DecodeError> {
         let number = u8::decode(input)?;
-        Self::ALL.into_iter().find(|it| it.number() == number).ok_or_else(|| DecodeError::new("membership"))
+        Self::ALL
+            .into_iter()
+            .find(|it| it.number() == number)
+            .ok_or_else(|| DecodeError::new("membership"))
     }
 }
 

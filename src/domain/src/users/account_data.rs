@@ -38,7 +38,12 @@ impl Users {
         room: RoomSid,
         kind: &str,
     ) -> Result<Option<Box<RawValue>>, UsersError> {
-        let row = self.inner.store.view().get(&schema::ACCOUNT_DATA, &(user, room, kind.to_owned())).await?;
+        let row = self
+            .inner
+            .store
+            .view()
+            .get(&schema::ACCOUNT_DATA, &(user, room, kind.to_owned()))
+            .await?;
         Ok(row.and_then(|row| RawValue::from_string(row.content).ok()))
     }
 
@@ -51,7 +56,8 @@ impl Users {
         content: String,
     ) -> Result<(), UsersError> {
         let mut batch = Batch::new();
-        self.put_account_data(&mut batch, (user, room, kind.to_owned()), content).await?;
+        self.put_account_data(&mut batch, (user, room, kind.to_owned()), content)
+            .await?;
         self.inner.store.write(batch).await?;
         Ok(())
     }
@@ -64,12 +70,22 @@ impl Users {
         content: String,
     ) -> Result<(), UsersError> {
         let (user, room, _) = key;
-        if let Some(old) = self.inner.store.view().get(&schema::ACCOUNT_DATA, &key).await? {
+        if let Some(old) = self
+            .inner
+            .store
+            .view()
+            .get(&schema::ACCOUNT_DATA, &key)
+            .await?
+        {
             batch.delete(&schema::ACCOUNT_DATA_LOG, &(user, old.position));
         }
         let logged = key.clone();
-        batch.put_at_position(&schema::ACCOUNT_DATA, move |position| (key, AccountDataRow { position, content }));
-        batch.put_at_position(&schema::ACCOUNT_DATA_LOG, move |position| ((user, position), logged));
+        batch.put_at_position(&schema::ACCOUNT_DATA, move |position| {
+            (key, AccountDataRow { position, content })
+        });
+        batch.put_at_position(&schema::ACCOUNT_DATA_LOG, move |position| {
+            ((user, position), logged)
+        });
         batch.wake(topic::user(user));
         if room != GLOBAL {
             batch.wake(topic::room(room));
@@ -84,10 +100,14 @@ impl Users {
         user: UserSid,
         since: Option<Position>,
     ) -> Result<Vec<DataEvent>, UsersError> {
-        let mut events = self.room_account_data_since(view, user, GLOBAL, since).await?;
+        let mut events = self
+            .room_account_data_since(view, user, GLOBAL, since)
+            .await?;
         // Every account has push rules, though most have never changed them.
         if since.is_none() && !events.iter().any(|(kind, _)| kind == PUSH_RULES) {
-            let rules = PushRules { global: self.push_rules(user).await? };
+            let rules = PushRules {
+                global: self.push_rules(user).await?,
+            };
             if let Ok(content) = to_raw_value(&rules) {
                 events.extend(event(PUSH_RULES.to_owned(), &content));
             }
@@ -105,32 +125,61 @@ impl Users {
     ) -> Result<Vec<DataEvent>, UsersError> {
         let Some(since) = since else {
             let range = Range::prefix(&(user, room));
-            let rows = view.range(&schema::ACCOUNT_DATA, range, Direction::Forward, usize::MAX).await?;
-            return Ok(rows.into_iter().filter_map(|((_, _, kind), row)| read(kind, row)).collect());
+            let rows = view
+                .range(&schema::ACCOUNT_DATA, range, Direction::Forward, usize::MAX)
+                .await?;
+            return Ok(rows
+                .into_iter()
+                .filter_map(|((_, _, kind), row)| read(kind, row))
+                .collect());
         };
         let range = Range::prefix(&(user,)).after(&(user, since));
-        let log = view.range(&schema::ACCOUNT_DATA_LOG, range, Direction::Forward, usize::MAX).await?;
-        let keys: BTreeSet<AccountDataKey> = log.into_iter().map(|(_, key)| key).filter(|key| key.1 == room).collect();
+        let log = view
+            .range(
+                &schema::ACCOUNT_DATA_LOG,
+                range,
+                Direction::Forward,
+                usize::MAX,
+            )
+            .await?;
+        let keys: BTreeSet<AccountDataKey> = log
+            .into_iter()
+            .map(|(_, key)| key)
+            .filter(|key| key.1 == room)
+            .collect();
         let keys: Vec<AccountDataKey> = keys.into_iter().collect();
         let rows = view.get_many(&schema::ACCOUNT_DATA, &keys).await?;
-        Ok(keys.into_iter().zip(rows).filter_map(|((_, _, kind), row)| read(kind, row?)).collect())
+        Ok(keys
+            .into_iter()
+            .zip(rows)
+            .filter_map(|((_, _, kind), row)| read(kind, row?))
+            .collect())
     }
 
     /// The user's push rules: their own changes on top of the server's defaults.
     pub async fn push_rules(&self, user: UserSid) -> Result<Ruleset, UsersError> {
         let stored = self.account_data(user, GLOBAL, PUSH_RULES).await?;
-        if let Some(rules) = stored.and_then(|json| serde_json::from_str::<PushRules>(json.get()).ok()) {
+        if let Some(rules) =
+            stored.and_then(|json| serde_json::from_str::<PushRules>(json.get()).ok())
+        {
             return Ok(rules.global);
         }
-        let user = self.inner.ids.user_id(user).await?.ok_or(UsersError::NotFound)?;
+        let user = self
+            .inner
+            .ids
+            .user_id(user)
+            .await?
+            .ok_or(UsersError::NotFound)?;
         Ok(Ruleset::server_default(&user))
     }
 
     /// Stores push rules.
     pub async fn set_push_rules(&self, user: UserSid, rules: Ruleset) -> Result<(), UsersError> {
         let content = serde_json::to_string(&PushRules { global: rules });
-        let content = content.map_err(|_| UsersError::BadValue("the push rules cannot be written"))?;
-        self.set_account_data(user, GLOBAL, PUSH_RULES, content).await
+        let content =
+            content.map_err(|_| UsersError::BadValue("the push rules cannot be written"))?;
+        self.set_account_data(user, GLOBAL, PUSH_RULES, content)
+            .await
     }
 }
 
@@ -139,6 +188,10 @@ fn read(kind: String, row: AccountDataRow) -> Option<DataEvent> {
 }
 
 fn event(kind: String, content: &RawValue) -> Option<DataEvent> {
-    let event = to_raw_value(&Event { content, kind: &kind }).ok()?;
+    let event = to_raw_value(&Event {
+        content,
+        kind: &kind,
+    })
+    .ok()?;
     Some((kind, event))
 }

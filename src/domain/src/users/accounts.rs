@@ -26,15 +26,24 @@ impl Users {
     /// # Errors
     /// [`UsersError::BadName`] for what the grammar of the spec does not allow, [`UsersError::NameTaken`].
     pub async fn available(&self, name: &str) -> Result<OwnedUserId, UsersError> {
-        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._=-/+".contains(&byte);
+        let allowed = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._=-/+".contains(&byte)
+        };
         if name.is_empty() || !name.bytes().all(allowed) {
             return Err(UsersError::BadName);
         }
-        let user = UserId::parse(format!("@{name}:{}", self.inner.server_name)).map_err(|_| UsersError::BadName)?;
+        let user = UserId::parse(format!("@{name}:{}", self.inner.server_name))
+            .map_err(|_| UsersError::BadName)?;
         if user.as_str().len() > 255 {
             return Err(UsersError::BadName);
         }
-        match self.inner.store.view().get(&schema::TAKEN_NAMES, &name.to_owned()).await? {
+        match self
+            .inner
+            .store
+            .view()
+            .get(&schema::TAKEN_NAMES, &name.to_owned())
+            .await?
+        {
             Some(_) => Err(UsersError::NameTaken),
             None => Ok(user),
         }
@@ -52,7 +61,12 @@ impl Users {
             None => None,
         };
         let sid = self.inner.ids.intern_user(&user).await?;
-        let row = AccountRow { password, admin: new.admin, deactivated: false, created: self.now() };
+        let row = AccountRow {
+            password,
+            admin: new.admin,
+            deactivated: false,
+            created: self.now(),
+        };
         let mut batch = Batch::new();
         batch.assert_absent(&schema::TAKEN_NAMES, &name);
         batch.put(&schema::TAKEN_NAMES, &name, &sid);
@@ -66,14 +80,25 @@ impl Users {
 
     /// An account's row; `None` for users of other servers and names never registered.
     pub async fn account(&self, user: UserSid) -> Result<Option<AccountRow>, UsersError> {
-        Ok(self.inner.store.view().get(&schema::ACCOUNTS, &user).await?)
+        Ok(self
+            .inner
+            .store
+            .view()
+            .get(&schema::ACCOUNTS, &user)
+            .await?)
     }
 
     /// The local account that a login names: a local part or a whole user id, in any case.
     pub async fn find(&self, name: &str) -> Result<Option<(OwnedUserId, UserSid)>, UsersError> {
-        let full = if name.starts_with('@') { name.to_owned() } else { format!("@{name}:{}", self.inner.server_name) };
+        let full = if name.starts_with('@') {
+            name.to_owned()
+        } else {
+            format!("@{name}:{}", self.inner.server_name)
+        };
         for candidate in [full.clone(), full.to_lowercase()] {
-            let Ok(user) = UserId::parse(candidate) else { continue };
+            let Ok(user) = UserId::parse(candidate) else {
+                continue;
+            };
             if user.server_name() != self.inner.server_name {
                 continue;
             }
@@ -88,14 +113,20 @@ impl Users {
 
     /// Whether a user has an account here that is in use.
     pub async fn is_active(&self, user: &UserId) -> Result<bool, UsersError> {
-        let Some(sid) = self.inner.ids.user(user).await? else { return Ok(false) };
-        Ok(self.account(sid).await?.is_some_and(|account| !account.deactivated))
+        let Some(sid) = self.inner.ids.user(user).await? else {
+            return Ok(false);
+        };
+        Ok(self
+            .account(sid)
+            .await?
+            .is_some_and(|account| !account.deactivated))
     }
 
     /// Sets a new password.
     pub async fn set_password(&self, user: UserSid, password: String) -> Result<(), UsersError> {
         let hash = self.hash_password(password).await?;
-        self.change_account(user, |row| row.password = Some(hash.clone())).await
+        self.change_account(user, |row| row.password = Some(hash.clone()))
+            .await
     }
 
     /// Gives or takes the right to use the admin API.
@@ -124,7 +155,11 @@ impl Users {
     }
 
     /// Changes the row as it stands; whoever comes between makes it try again.
-    async fn change_account(&self, user: UserSid, change: impl Fn(&mut AccountRow)) -> Result<(), UsersError> {
+    async fn change_account(
+        &self,
+        user: UserSid,
+        change: impl Fn(&mut AccountRow),
+    ) -> Result<(), UsersError> {
         loop {
             let old = self.account(user).await?.ok_or(UsersError::NotFound)?;
             let mut new = old.clone();

@@ -21,25 +21,53 @@ impl Users {
     /// A user's devices.
     pub async fn devices(&self, user: UserSid) -> Result<Vec<Device>, UsersError> {
         let view = self.inner.store.view();
-        let rows = view.range(&schema::DEVICES, Range::prefix(&(user,)), Direction::Forward, usize::MAX).await?;
-        Ok(rows.into_iter().map(|((_, id), row)| Device { id, row }).collect())
+        let rows = view
+            .range(
+                &schema::DEVICES,
+                Range::prefix(&(user,)),
+                Direction::Forward,
+                usize::MAX,
+            )
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, id), row)| Device { id, row })
+            .collect())
     }
 
     /// One device.
     pub async fn device(&self, user: UserSid, id: &str) -> Result<Option<Device>, UsersError> {
-        let row = self.inner.store.view().get(&schema::DEVICES, &(user, id.to_owned())).await?;
-        Ok(row.map(|row| Device { id: id.to_owned(), row }))
+        let row = self
+            .inner
+            .store
+            .view()
+            .get(&schema::DEVICES, &(user, id.to_owned()))
+            .await?;
+        Ok(row.map(|row| Device {
+            id: id.to_owned(),
+            row,
+        }))
     }
 
     /// Names a device.
-    pub async fn rename_device(&self, user: UserSid, id: &str, name: Option<String>) -> Result<(), UsersError> {
-        self.change_device(user, id, |row| row.display_name.clone_from(&name)).await
+    pub async fn rename_device(
+        &self,
+        user: UserSid,
+        id: &str,
+        name: Option<String>,
+    ) -> Result<(), UsersError> {
+        self.change_device(user, id, |row| row.display_name.clone_from(&name))
+            .await
     }
 
     /// A device is there: written at most once in five minutes, and not waited for.
     pub fn seen(&self, requester: &Requester, ip: &str) {
         let (now, key) = (self.now(), (requester.sid, requester.device.to_string()));
-        let due = self.inner.seen.get(&key).is_none_or(|last| now.saturating_sub(*last) >= SEEN_EVERY_MS);
+        let due = self
+            .inner
+            .seen
+            .get(&key)
+            .is_none_or(|last| now.saturating_sub(*last) >= SEEN_EVERY_MS);
         if !due {
             return;
         }
@@ -47,7 +75,12 @@ impl Users {
             self.inner.seen.clear();
         }
         self.inner.seen.insert(key, now);
-        let (users, user, device, ip) = (self.clone(), requester.sid, requester.device.to_string(), ip.to_owned());
+        let (users, user, device, ip) = (
+            self.clone(),
+            requester.sid,
+            requester.device.to_string(),
+            ip.to_owned(),
+        );
         tokio::spawn(async move {
             let seen = users
                 .change_device(user, &device, |row| {
@@ -69,7 +102,13 @@ impl Users {
     ) -> Result<(), UsersError> {
         loop {
             let key = (user, id.to_owned());
-            let old = self.inner.store.view().get(&schema::DEVICES, &key).await?.ok_or(UsersError::NotFound)?;
+            let old = self
+                .inner
+                .store
+                .view()
+                .get(&schema::DEVICES, &key)
+                .await?
+                .ok_or(UsersError::NotFound)?;
             let mut new = old.clone();
             change(&mut new);
             let mut batch = Batch::new();

@@ -11,7 +11,9 @@ pub enum UsersError {
     #[error("that user name is taken")]
     NameTaken,
     /// The name is not one a user may have.
-    #[error("a user name has only a-z, 0-9 and . _ = - / + and at most 255 bytes with the server's name")]
+    #[error(
+        "a user name has only a-z, 0-9 and . _ = - / + and at most 255 bytes with the server's name"
+    )]
     BadName,
     /// The password is not strong enough.
     #[error("a password has at least {} characters", super::passwords::SHORTEST)]

@@ -18,6 +18,11 @@ impl Users {
     /// A stored filter's JSON.
     pub async fn filter(&self, user: UserSid, id: &str) -> Result<Option<String>, UsersError> {
         let Ok(id) = id.parse() else { return Ok(None) };
-        Ok(self.inner.store.view().get(&schema::FILTERS, &(user, id)).await?)
+        Ok(self
+            .inner
+            .store
+            .view()
+            .get(&schema::FILTERS, &(user, id))
+            .await?)
     }
 }

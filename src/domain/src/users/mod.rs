@@ -82,7 +82,13 @@ struct Known {
 
 impl Users {
     /// The accounts of `server_name` in `store`.
-    pub fn new(store: Store, ids: Ids, clock: SharedClock, random: SharedRandom, server_name: OwnedServerName) -> Self {
+    pub fn new(
+        store: Store,
+        ids: Ids,
+        clock: SharedClock,
+        random: SharedRandom,
+        server_name: OwnedServerName,
+    ) -> Self {
         let inner = Inner {
             store,
             ids,
@@ -95,7 +101,9 @@ impl Users {
             uiaa: uiaa::Sessions::new(),
             seen: DashMap::new(),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// This server's name.

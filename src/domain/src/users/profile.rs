@@ -24,23 +24,49 @@ impl Users {
     /// All fields.
     pub async fn profile(&self, user: UserSid) -> Result<Profile, UsersError> {
         let view = self.inner.store.view();
-        let rows = view.range(&schema::PROFILES, Range::prefix(&(user,)), Direction::Forward, usize::MAX).await?;
-        Ok(rows.into_iter().filter_map(|((_, name), json)| Some((name, serde_json::from_str(&json).ok()?))).collect())
+        let rows = view
+            .range(
+                &schema::PROFILES,
+                Range::prefix(&(user,)),
+                Direction::Forward,
+                usize::MAX,
+            )
+            .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|((_, name), json)| Some((name, serde_json::from_str(&json).ok()?)))
+            .collect())
     }
 
     /// One field.
-    pub async fn profile_field(&self, user: UserSid, name: &str) -> Result<Option<Json>, UsersError> {
-        let row = self.inner.store.view().get(&schema::PROFILES, &(user, name.to_owned())).await?;
+    pub async fn profile_field(
+        &self,
+        user: UserSid,
+        name: &str,
+    ) -> Result<Option<Json>, UsersError> {
+        let row = self
+            .inner
+            .store
+            .view()
+            .get(&schema::PROFILES, &(user, name.to_owned()))
+            .await?;
         Ok(row.and_then(|json| serde_json::from_str(&json).ok()))
     }
 
     /// Sets a field; `None`, null and (for the two old fields) the empty string remove it. Says whether anything changed.
-    pub async fn set_profile_field(&self, user: UserSid, name: &str, value: Option<Json>) -> Result<bool, UsersError> {
+    pub async fn set_profile_field(
+        &self,
+        user: UserSid,
+        name: &str,
+        value: Option<Json>,
+    ) -> Result<bool, UsersError> {
         if name.is_empty() || name.len() > LONGEST_NAME {
             return Err(UsersError::KeyTooLarge);
         }
         let classic = name == "displayname" || name == "avatar_url";
-        let value = value.filter(|value| !value.is_null()).filter(|value| !(classic && value.as_str() == Some("")));
+        let value = value
+            .filter(|value| !value.is_null())
+            .filter(|value| !(classic && value.as_str() == Some("")));
         match (name, &value) {
             ("displayname", Some(value)) if !value.is_string() => {
                 return Err(UsersError::BadValue("displayname is a string"));
@@ -64,7 +90,11 @@ impl Users {
         }
         let mut batch = Batch::new();
         match value {
-            Some(value) => batch.put(&schema::PROFILES, &(user, name.to_owned()), &value.to_string()),
+            Some(value) => batch.put(
+                &schema::PROFILES,
+                &(user, name.to_owned()),
+                &value.to_string(),
+            ),
             None => batch.delete(&schema::PROFILES, &(user, name.to_owned())),
         };
         self.inner.store.write(batch).await?;

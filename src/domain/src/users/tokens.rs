@@ -52,7 +52,11 @@ impl Users {
             Some(known) => known,
             None => self.read_token(hash).await?,
         };
-        if known.row.expires.is_some_and(|expires| expires <= self.now()) {
+        if known
+            .row
+            .expires
+            .is_some_and(|expires| expires <= self.now())
+        {
             return Err(AuthFailure::Expired);
         }
         Ok(known.requester.clone())
@@ -62,9 +66,20 @@ impl Users {
     async fn read_token(&self, hash: [u8; 32]) -> Result<Arc<Known>, AuthFailure> {
         let removals = self.inner.removals.load(Ordering::Acquire);
         let view = self.inner.store.view();
-        let row = view.get(&schema::TOKENS, &hash).await?.ok_or(AuthFailure::Unknown)?;
-        let account = view.get(&schema::ACCOUNTS, &row.user).await?.ok_or(AuthFailure::Unknown)?;
-        let user = self.inner.ids.user_id(row.user).await?.ok_or(AuthFailure::Unknown)?;
+        let row = view
+            .get(&schema::TOKENS, &hash)
+            .await?
+            .ok_or(AuthFailure::Unknown)?;
+        let account = view
+            .get(&schema::ACCOUNTS, &row.user)
+            .await?
+            .ok_or(AuthFailure::Unknown)?;
+        let user = self
+            .inner
+            .ids
+            .user_id(row.user)
+            .await?
+            .ok_or(AuthFailure::Unknown)?;
         if account.deactivated {
             return Err(AuthFailure::Unknown);
         }
@@ -77,8 +92,12 @@ impl Users {
             // Best kept, not needed for this answer: the next use tries again.
             drop(self.inner.store.submit(batch));
         }
-        let requester =
-            Requester { user, sid: row.user, device: OwnedDeviceId::from(row.device.clone()), admin: account.admin };
+        let requester = Requester {
+            user,
+            sid: row.user,
+            device: OwnedDeviceId::from(row.device.clone()),
+            admin: account.admin,
+        };
         let known = Arc::new(Known { row, requester });
         if self.inner.removals.load(Ordering::Acquire) == removals {
             self.inner.tokens.insert(hash, Arc::clone(&known));
@@ -87,15 +106,26 @@ impl Users {
     }
 
     /// Logs a user in: a device, a token, maybe a refresh token. The device's earlier tokens end.
-    pub async fn login(&self, user: OwnedUserId, sid: UserSid, login: Login) -> Result<Session, UsersError> {
+    pub async fn login(
+        &self,
+        user: OwnedUserId,
+        sid: UserSid,
+        login: Login,
+    ) -> Result<Session, UsersError> {
         let random = &*self.inner.random;
-        let device = login.device.map_or_else(|| random::device_id(random), |device| device.to_string());
+        let device = login
+            .device
+            .map_or_else(|| random::device_id(random), |device| device.to_string());
         let view = self.inner.store.view();
         let mut batch = Batch::new();
         match view.get(&schema::DEVICES, &(sid, device.clone())).await? {
             Some(_) => self.remove_tokens_of(&mut batch, sid, &device).await?,
             None => {
-                let row = DeviceRow { display_name: login.display_name, last_seen: None, last_seen_ip: None };
+                let row = DeviceRow {
+                    display_name: login.display_name,
+                    last_seen: None,
+                    last_seen_ip: None,
+                };
                 batch.put(&schema::DEVICES, &(sid, device.clone()), &row);
                 batch.wake(schema::topic::user(sid));
             }
@@ -109,8 +139,16 @@ impl Users {
     pub async fn refresh(&self, refresh_token: &str) -> Result<Session, UsersError> {
         let old = hash(refresh_token);
         let view = self.inner.store.view();
-        let row = view.get(&schema::REFRESH_TOKENS, &old).await?.ok_or(UsersError::UnknownRefreshToken)?;
-        let user = self.inner.ids.user_id(row.user).await?.ok_or(UsersError::UnknownRefreshToken)?;
+        let row = view
+            .get(&schema::REFRESH_TOKENS, &old)
+            .await?
+            .ok_or(UsersError::UnknownRefreshToken)?;
+        let user = self
+            .inner
+            .ids
+            .user_id(row.user)
+            .await?
+            .ok_or(UsersError::UnknownRefreshToken)?;
         let mut batch = Batch::new();
         batch.assert_equals(&schema::REFRESH_TOKENS, &old, &row);
         let session = self.issue(&mut batch, user, row.user, row.device, true, Some(old));
@@ -142,7 +180,11 @@ impl Users {
         batch.put(&schema::TOKENS, &access, &row);
         batch.put(&schema::DEVICE_TOKENS, &(sid, device.clone(), access), &());
         if let Some(refresh) = row.refresh {
-            let row = RefreshRow { user: sid, device: device.clone(), access };
+            let row = RefreshRow {
+                user: sid,
+                device: device.clone(),
+                access,
+            };
             batch.put(&schema::REFRESH_TOKENS, &refresh, &row);
         }
         Session {
@@ -168,7 +210,9 @@ impl Users {
     pub async fn logout_all(&self, user: UserSid, keep: Option<&str>) -> Result<(), UsersError> {
         let view = self.inner.store.view();
         let range = Range::prefix(&(user,));
-        let devices = view.range(&schema::DEVICES, range, Direction::Forward, usize::MAX).await?;
+        let devices = view
+            .range(&schema::DEVICES, range, Direction::Forward, usize::MAX)
+            .await?;
         for ((_, device), _) in devices {
             if Some(device.as_str()) != keep {
                 self.logout(user, &device).await?;
@@ -177,12 +221,28 @@ impl Users {
         Ok(())
     }
 
-    async fn remove_tokens_of(&self, batch: &mut Batch, user: UserSid, device: &str) -> Result<(), UsersError> {
+    async fn remove_tokens_of(
+        &self,
+        batch: &mut Batch,
+        user: UserSid,
+        device: &str,
+    ) -> Result<(), UsersError> {
         let view = self.inner.store.view();
         let range = Range::prefix(&(user, device.to_owned()));
-        let tokens = view.range(&schema::DEVICE_TOKENS, range, Direction::Forward, usize::MAX).await?;
+        let tokens = view
+            .range(
+                &schema::DEVICE_TOKENS,
+                range,
+                Direction::Forward,
+                usize::MAX,
+            )
+            .await?;
         for ((_, _, token), ()) in tokens {
-            if let Some(refresh) = view.get(&schema::TOKENS, &token).await?.and_then(|row| row.refresh) {
+            if let Some(refresh) = view
+                .get(&schema::TOKENS, &token)
+                .await?
+                .and_then(|row| row.refresh)
+            {
                 batch.delete(&schema::REFRESH_TOKENS, &refresh);
             }
             self.remove_token(batch, user, device, token);
@@ -203,7 +263,9 @@ impl Users {
     /// Makes the next use of any token read its account again.
     pub(super) fn forget_tokens_of(&self, user: UserSid) {
         self.inner.removals.fetch_add(1, Ordering::AcqRel);
-        self.inner.tokens.retain(|_, known| known.requester.sid != user);
+        self.inner
+            .tokens
+            .retain(|_, known| known.requester.sid != user);
     }
 }
 

@@ -36,14 +36,19 @@ impl Sessions {
     /// A new session for an operation.
     pub fn start(&self, random: &dyn Random, operation: &str, now: u64) -> String {
         if self.sessions.len() >= CAPACITY {
-            self.sessions.retain(|_, session| now.saturating_sub(session.started) < LIFETIME_MS);
+            self.sessions
+                .retain(|_, session| now.saturating_sub(session.started) < LIFETIME_MS);
         }
         if self.sessions.len() >= CAPACITY {
             // All of them young: someone is making sessions in bulk. Whoever is in the middle of one starts again.
             self.sessions.clear();
         }
         let id = token(random, 24);
-        let session = Session { operation: operation.to_owned(), completed: BTreeSet::new(), started: now };
+        let session = Session {
+            operation: operation.to_owned(),
+            completed: BTreeSet::new(),
+            started: now,
+        };
         self.sessions.insert(id.clone(), session);
         id
     }
@@ -51,7 +56,8 @@ impl Sessions {
     /// What a session has completed; `None` if there is no such session for this operation.
     pub fn completed(&self, id: &str, operation: &str, now: u64) -> Option<Vec<String>> {
         let session = self.sessions.get(id)?;
-        let valid = session.operation == operation && now.saturating_sub(session.started) < LIFETIME_MS;
+        let valid =
+            session.operation == operation && now.saturating_sub(session.started) < LIFETIME_MS;
         valid.then(|| session.completed.iter().cloned().collect())
     }
 
@@ -78,9 +84,15 @@ mod tests {
         let sessions = Sessions::new();
         let id = sessions.start(&SystemRandom, "delete device A", 0);
         sessions.complete(&id, "m.login.password");
-        assert_eq!(sessions.completed(&id, "delete device A", 1), Some(vec!["m.login.password".to_owned()]));
+        assert_eq!(
+            sessions.completed(&id, "delete device A", 1),
+            Some(vec!["m.login.password".to_owned()])
+        );
         assert_eq!(sessions.completed(&id, "delete device B", 1), None);
-        assert_eq!(sessions.completed(&id, "delete device A", LIFETIME_MS), None);
+        assert_eq!(
+            sessions.completed(&id, "delete device A", LIFETIME_MS),
+            None
+        );
         sessions.end(&id);
         assert_eq!(sessions.completed(&id, "delete device A", 1), None);
     }

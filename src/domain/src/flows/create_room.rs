@@ -1,0 +1,342 @@
+//! `createRoom`: the create event and everything that makes it a room, in the order of the spec, under one guard.
+//!
+//! <https://spec.matrix.org/v1.19/client-server-api/#post_matrixclientv3createroom>
+
+use ruma::{
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, OwnedUserId, RoomAliasId, RoomId,
+    RoomVersionId,
+    api::client::room::{
+        Visibility,
+        create_room::v3::{Request, RoomPreset},
+    },
+    events::TimelineEventType,
+    room_version_rules::RoomVersionRules,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vatra_store::Batch;
+
+use super::{FlowError, content, membership::member_content};
+use crate::{
+    event::build::Draft,
+    rooms::{RoomError, RoomGuard, Rooms, Sent},
+    schema::{self, AliasRow},
+    users::{Requester, Users},
+};
+
+#[derive(Deserialize)]
+struct InitialEvent {
+    #[serde(rename = "type")]
+    kind: String,
+    #[serde(default)]
+    state_key: String,
+    content: Value,
+}
+
+/// Everything of the request, read and checked before anything is made.
+struct Plan {
+    version: RoomVersionId,
+    rules: RoomVersionRules,
+    preset: RoomPreset,
+    create: CanonicalJsonObject,
+    levels: CanonicalJsonObject,
+    initial: Vec<InitialEvent>,
+    alias: Option<String>,
+}
+
+/// Makes a room. Answers when all of it is durable.
+pub async fn create_room(
+    users: &Users,
+    rooms: &Rooms,
+    requester: &Requester,
+    request: Request,
+) -> Result<OwnedRoomId, FlowError> {
+    let plan = plan(users, requester, &request)?;
+    if let Some(alias) = &plan.alias
+        && rooms
+            .store()
+            .view()
+            .get(&schema::ALIASES, alias)
+            .await?
+            .is_some()
+    {
+        return Err(FlowError::AliasTaken);
+    }
+    let id = plan
+        .rules
+        .event_format
+        .require_room_create_room_id
+        .then(|| RoomId::new_v1(users.server_name()));
+    let sender = requester.user.clone();
+    let create = Draft {
+        sender: sender.clone(),
+        kind: TimelineEventType::RoomCreate,
+        state_key: Some(String::new()),
+        content: plan.create.clone(),
+        redacts: None,
+    };
+    let (guard, first) = rooms.create(&plan.version, id, create).await?;
+    let room = guard.room.clone();
+    let mut making = Making {
+        rooms,
+        sender,
+        guard,
+        last: first,
+    };
+    making
+        .first_events(users, requester, &request, &plan)
+        .await?;
+    let last = making.last;
+    drop(making.guard);
+    last.durable().await?;
+
+    let mut batch = Batch::new();
+    if let Some(alias) = &plan.alias {
+        batch.assert_absent(&schema::ALIASES, alias);
+        let row = AliasRow {
+            room: room.id.to_string(),
+            creator: requester.user.to_string(),
+        };
+        batch.put(&schema::ALIASES, alias, &row);
+        batch.put(&schema::ROOM_ALIASES, &(room.sid, alias.clone()), &());
+    }
+    if request.visibility == Visibility::Public {
+        batch.put(&schema::PUBLIC_ROOMS, &room.sid, &());
+    }
+    match rooms.store().write(batch).await {
+        Ok(_) => Ok(room.id.clone()),
+        Err(vatra_store::CommitError::AssertFailed) => Err(FlowError::AliasTaken),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Reads the request.
+fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan, FlowError> {
+    let bad = |message: &str| FlowError::BadRequest(message.to_owned());
+    if !request.invite_3pid.is_empty() {
+        return Err(bad(
+            "this server cannot invite by e-mail or telephone: leave out invite_3pid",
+        ));
+    }
+    let version = request.room_version.clone().unwrap_or(RoomVersionId::V12);
+    let known = (1..=12).any(|known: u8| version.as_str() == known.to_string());
+    let rules = version
+        .rules()
+        .filter(|_| known)
+        .ok_or(RoomError::UnsupportedVersion)?;
+    let preset = request.preset.clone().unwrap_or(match request.visibility {
+        Visibility::Public => RoomPreset::PublicChat,
+        _ => RoomPreset::PrivateChat,
+    });
+    let trusted = if preset == RoomPreset::TrustedPrivateChat {
+        request.invite.clone()
+    } else {
+        Vec::new()
+    };
+
+    let mut create: CanonicalJsonObject = match &request.creation_content {
+        Some(raw) => serde_json::from_str(raw.json().get())
+            .map_err(|error| bad(&format!("creation_content: {error}")))?,
+        None => CanonicalJsonObject::new(),
+    };
+    create.insert(
+        "room_version".to_owned(),
+        CanonicalJsonValue::String(version.to_string()),
+    );
+    if rules.authorization.use_room_create_sender {
+        create.remove("creator");
+    } else {
+        create.insert(
+            "creator".to_owned(),
+            CanonicalJsonValue::String(requester.user.to_string()),
+        );
+    }
+    let creators_rule = rules.authorization.explicitly_privilege_room_creators;
+    if creators_rule && !trusted.is_empty() {
+        let trusted = trusted
+            .iter()
+            .map(|user| CanonicalJsonValue::String(user.to_string()))
+            .collect();
+        create
+            .entry("additional_creators".to_owned())
+            .or_insert(CanonicalJsonValue::Array(trusted));
+    }
+
+    let levels = levels(requester, request, &preset, &rules, &trusted)?;
+    let initial = request
+        .initial_state
+        .iter()
+        .map(|raw| serde_json::from_str(raw.json().get()));
+    let initial: Vec<InitialEvent> = initial
+        .collect::<Result<_, _>>()
+        .map_err(|error| bad(&format!("initial_state: {error}")))?;
+    if initial
+        .iter()
+        .any(|event| event.kind == "m.room.create" || event.kind == "m.room.member")
+    {
+        return Err(FlowError::InvalidRoomState(
+            "initial_state holds a create or member event".to_owned(),
+        ));
+    }
+    let alias = match &request.room_alias_name {
+        Some(name) => {
+            let alias = format!("#{name}:{}", users.server_name());
+            let valid = !name.is_empty() && !name.contains([':', '\0']) && alias.len() <= 255;
+            if !valid || RoomAliasId::parse(&*alias).is_err() {
+                return Err(bad("room_alias_name is not the local part of an alias"));
+            }
+            Some(alias)
+        }
+        None => None,
+    };
+    Ok(Plan {
+        version,
+        rules,
+        preset,
+        create,
+        levels,
+        initial,
+        alias,
+    })
+}
+
+/// The power levels: the spec's defaults, what the preset says, then what the request overrides.
+fn levels(
+    requester: &Requester,
+    request: &Request,
+    preset: &RoomPreset,
+    rules: &RoomVersionRules,
+    trusted: &[OwnedUserId],
+) -> Result<CanonicalJsonObject, FlowError> {
+    let creators_rule = rules.authorization.explicitly_privilege_room_creators;
+    let mut users = serde_json::Map::new();
+    if !creators_rule {
+        users.insert(requester.user.to_string(), json!(100));
+        if *preset == RoomPreset::TrustedPrivateChat {
+            users.extend(trusted.iter().map(|user| (user.to_string(), json!(100))));
+        }
+    }
+    let tombstone = if creators_rule { 150 } else { 100 };
+    let mut levels = content(json!({
+        "ban": 50, "kick": 50, "redact": 50, "invite": 0,
+        "state_default": 50, "events_default": 0, "users_default": 0,
+        "users": users,
+        "events": {
+            "m.room.name": 50, "m.room.avatar": 50, "m.room.canonical_alias": 50, "m.room.power_levels": 100,
+            "m.room.history_visibility": 100, "m.room.tombstone": tombstone, "m.room.server_acl": 100,
+            "m.room.encryption": 100,
+        },
+        "notifications": { "room": 50 },
+    }))?;
+    if let Some(raw) = &request.power_level_content_override {
+        let over: CanonicalJsonObject =
+            serde_json::from_str(raw.json().get()).map_err(|error| {
+                FlowError::BadRequest(format!("power_level_content_override: {error}"))
+            })?;
+        levels.extend(over);
+    }
+    Ok(levels)
+}
+
+/// A room in the making.
+struct Making<'a> {
+    rooms: &'a Rooms,
+    sender: OwnedUserId,
+    guard: RoomGuard,
+    last: Sent,
+}
+
+impl Making<'_> {
+    async fn first_events(
+        &mut self,
+        users: &Users,
+        requester: &Requester,
+        request: &Request,
+        plan: &Plan,
+    ) -> Result<(), FlowError> {
+        let join = member_content(users, requester.sid, "join", None).await?;
+        self.send("m.room.member", requester.user.as_str(), join)
+            .await?;
+        self.send("m.room.power_levels", "", plan.levels.clone())
+            .await?;
+        if let Some(alias) = &plan.alias {
+            self.send(
+                "m.room.canonical_alias",
+                "",
+                content(json!({ "alias": alias }))?,
+            )
+            .await?;
+        }
+        let (join_rule, history, guests) = match plan.preset {
+            RoomPreset::PublicChat => ("public", "shared", "forbidden"),
+            _ => ("invite", "shared", "can_join"),
+        };
+        let preset = [
+            ("m.room.join_rules", json!({ "join_rule": join_rule })),
+            (
+                "m.room.history_visibility",
+                json!({ "history_visibility": history }),
+            ),
+            ("m.room.guest_access", json!({ "guest_access": guests })),
+        ];
+        for (kind, value) in preset {
+            // What the request says itself comes in its place.
+            let said = plan
+                .initial
+                .iter()
+                .any(|event| event.kind == kind && event.state_key.is_empty());
+            if !said {
+                self.send(kind, "", content(value)?).await?;
+            }
+        }
+        for event in &plan.initial {
+            self.send(
+                &event.kind,
+                &event.state_key,
+                content(event.content.clone())?,
+            )
+            .await?;
+        }
+        if let Some(name) = &request.name {
+            self.send("m.room.name", "", content(json!({ "name": name }))?)
+                .await?;
+        }
+        if let Some(topic) = &request.topic {
+            let rich = json!({ "m.text": [{ "body": topic, "mimetype": "text/plain" }] });
+            self.send(
+                "m.room.topic",
+                "",
+                content(json!({ "topic": topic, "m.topic": rich }))?,
+            )
+            .await?;
+        }
+        for user in &request.invite {
+            let mut invite = match users.find(user.as_str()).await? {
+                Some((_, sid)) => member_content(users, sid, "invite", None).await?,
+                None => content(json!({ "membership": "invite" }))?,
+            };
+            if request.is_direct {
+                invite.insert("is_direct".to_owned(), CanonicalJsonValue::Bool(true));
+            }
+            self.send("m.room.member", user.as_str(), invite).await?;
+        }
+        Ok(())
+    }
+
+    async fn send(
+        &mut self,
+        kind: &str,
+        key: &str,
+        content: CanonicalJsonObject,
+    ) -> Result<(), FlowError> {
+        let draft = Draft {
+            sender: self.sender.clone(),
+            kind: TimelineEventType::from(kind),
+            state_key: Some(key.to_owned()),
+            content,
+            redacts: None,
+        };
+        self.last = self.rooms.send(&mut self.guard, draft, None).await?;
+        Ok(())
+    }
+}

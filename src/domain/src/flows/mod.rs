@@ -1,0 +1,57 @@
+//! Operations that span modules, one file each. A flow calls down and nobody below calls it.
+//!
+//! - [`create_room`]: a room and its first events, under one guard
+//! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
+//! - [`profile`]: a changed name or picture shown in the user's rooms
+
+pub mod create_room;
+pub mod membership;
+pub mod profile;
+
+use ruma::CanonicalJsonObject;
+
+use crate::{rooms::RoomError, users::UsersError};
+
+/// Why a flow ended.
+#[derive(Debug, thiserror::Error)]
+pub enum FlowError {
+    /// Something about a room.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// Something about a user.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The request asks for a state that the room cannot have.
+    #[error("{0}")]
+    InvalidRoomState(String),
+    /// The request is not of the right shape.
+    #[error("{0}")]
+    BadRequest(String),
+    /// The alias points somewhere already.
+    #[error("the room alias is taken")]
+    AliasTaken,
+    /// No such alias, or not on this server.
+    #[error("no such room alias")]
+    UnknownAlias,
+    /// What is asked for cannot be done in the room's present state (unbanning who is not banned).
+    #[error("{0}")]
+    BadState(String),
+}
+
+impl From<vatra_store::StoreError> for FlowError {
+    fn from(error: vatra_store::StoreError) -> Self {
+        Self::Room(error.into())
+    }
+}
+
+impl From<vatra_store::CommitError> for FlowError {
+    fn from(error: vatra_store::CommitError) -> Self {
+        Self::Room(error.into())
+    }
+}
+
+/// A JSON object as event content. Numbers that canonical JSON cannot hold are the sender's mistake.
+pub fn content(value: serde_json::Value) -> Result<CanonicalJsonObject, FlowError> {
+    serde_json::from_value(value)
+        .map_err(|error| FlowError::BadRequest(format!("not canonical JSON: {error}")))
+}

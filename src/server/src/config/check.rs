@@ -1,0 +1,73 @@
+//! Whether settings make sense, and how to say that they do not.
+
+use std::{fmt::Display, net::SocketAddr, path::Path};
+
+use ruma::ServerName;
+
+use super::Config;
+
+/// A message with file, key and remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(String);
+
+impl ConfigError {
+    pub(super) fn unreadable(file: Option<&Path>, error: &dyn Display) -> Self {
+        Self(format!(
+            "{}: {error}. config/default.toml lists every key.",
+            place(file)
+        ))
+    }
+
+    fn at(file: Option<&Path>, key: &str, remedy: &str) -> Self {
+        Self(format!("{}: {key}: {remedy}", place(file)))
+    }
+}
+
+fn place(file: Option<&Path>) -> String {
+    file.map_or_else(
+        || "the environment (VATRA__...)".to_owned(),
+        |file| file.display().to_string(),
+    )
+}
+
+impl Config {
+    pub(super) fn checked(self, file: Option<&Path>) -> Result<Self, ConfigError> {
+        let refuse = |key: &str, remedy: &str| Err(ConfigError::at(file, key, remedy));
+        if ServerName::parse(&self.server_name).is_err() {
+            return refuse("server_name", "write a host name such as example.org");
+        }
+        let registration = &self.registration;
+        let open = registration.open && registration.token.is_empty();
+        if open
+            && !self.client.listen.ip().is_loopback()
+            && !registration.allow_open_on_public_address
+        {
+            return refuse(
+                "registration.open",
+                "anyone who reaches this address could register. Set registration.token, or set \
+                 registration.allow_open_on_public_address = true if that is what you want",
+            );
+        }
+        let federation = &self.federation;
+        if federation.tls_cert.as_os_str().is_empty() != federation.tls_key.as_os_str().is_empty() {
+            return refuse(
+                "federation.tls_key",
+                "set both federation.tls_cert and federation.tls_key, or neither",
+            );
+        }
+        if !self.metrics.listen.is_empty() && self.metrics.listen.parse::<SocketAddr>().is_err() {
+            return refuse(
+                "metrics.listen",
+                "write an address and a port, such as 127.0.0.1:9009, or leave it empty",
+            );
+        }
+        if self.storage.memory_budget_bytes < 32 << 20 {
+            return refuse(
+                "storage.memory_budget_bytes",
+                "give it at least 33554432 (32 MiB)",
+            );
+        }
+        Ok(self)
+    }
+}

@@ -1,0 +1,337 @@
+//! Settings: defaults, then a file, then the environment (`VATRA__SECTION__KEY`).
+//!
+//! One struct per section; unknown keys are refused, and what is read is checked once, with messages that name the file,
+//! the key and the remedy. `config/default.toml` lists every key with its default; a test holds the two equal.
+//! To add a setting: a field here, a line there, a check in `check` if not every value makes sense.
+
+mod check;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+pub use self::check::ConfigError;
+
+/// All settings.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The part of user ids after the colon. Never change it once users exist.
+    pub server_name: String,
+    /// Where the store and the signing key are.
+    pub data_dir: PathBuf,
+    /// Where pictures and files are.
+    pub media_dir: PathBuf,
+    /// The client-server API.
+    pub client: Client,
+    /// The server-server API.
+    pub federation: Federation,
+    /// Who may register.
+    pub registration: Registration,
+    /// Limits on requests.
+    pub rate_limits: RateLimits,
+    /// Online, away, offline.
+    pub presence: Presence,
+    /// The store.
+    pub storage: Storage,
+    /// Pictures and files.
+    pub media: Media,
+    /// Figures for operators.
+    pub metrics: Metrics,
+    /// What is logged.
+    pub log: Log,
+    /// Whom users can turn to.
+    pub support: Support,
+}
+
+/// The client-server API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Client {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// The URL clients reach this server at, for `/.well-known/matrix/client`; empty: none is served.
+    pub base_url: String,
+    /// The largest request that is not an upload, in bytes.
+    pub max_request_bytes: usize,
+}
+
+/// The server-server API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Federation {
+    /// Whether the second listener is opened. It serves every API, over TLS when a certificate is set.
+    pub enabled: bool,
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// The certificate chain (PEM); empty for none.
+    pub tls_cert: PathBuf,
+    /// Its private key (PEM); empty for none.
+    pub tls_key: PathBuf,
+}
+
+/// Who may register.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Registration {
+    /// Whether anyone may.
+    pub open: bool,
+    /// Who knows this may register anyone at `/_synapse/admin/v1/register`; empty: nobody.
+    pub shared_secret: String,
+    /// Whoever registers must know this; empty: nothing to know.
+    pub token: String,
+    /// Allows open registration without a token on an address that is not loopback.
+    pub allow_open_on_public_address: bool,
+}
+
+/// Limits on requests.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RateLimits {
+    /// Whether there are any.
+    pub enabled: bool,
+}
+
+/// Presence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Presence {
+    /// Whether people see who is online.
+    pub enabled: bool,
+}
+
+/// The store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Storage {
+    /// `synced`: what is acknowledged survives a power cut. `relaxed`: it survives the end of the process.
+    pub durability: Durability,
+    /// Memory for the block cache, memtables and the caches above, in bytes.
+    pub memory_budget_bytes: u64,
+}
+
+/// When a write counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Once it survives a power cut.
+    Synced,
+    /// Once it survives the end of the process.
+    Relaxed,
+}
+
+/// Pictures and files.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Media {
+    /// The largest upload, in bytes.
+    pub max_upload_bytes: u64,
+    /// Serves media without a token at the old `/_matrix/media/v3` paths.
+    pub legacy_unauthenticated: bool,
+}
+
+/// Figures for operators.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Address and port of the metrics page; empty: none.
+    pub listen: String,
+}
+
+/// What is logged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Which lines, as in `info` or `info,vatra=debug`.
+    pub filter: String,
+    /// Lines as JSON.
+    pub json: bool,
+}
+
+/// Whom users can turn to: `/.well-known/matrix/support`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Support {
+    /// A Matrix user id; empty: none.
+    pub admin_matrix_id: String,
+    /// An e-mail address; empty: none.
+    pub admin_email: String,
+    /// A page; empty: none.
+    pub page: String,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            server_name: "localhost".to_owned(),
+            data_dir: "./data".into(),
+            media_dir: "./data/media".into(),
+            client: Client::default(),
+            federation: Federation::default(),
+            registration: Registration::default(),
+            rate_limits: RateLimits { enabled: true },
+            presence: Presence { enabled: true },
+            storage: Storage {
+                durability: Durability::Synced,
+                memory_budget_bytes: 256 << 20,
+            },
+            media: Media {
+                max_upload_bytes: 50 << 20,
+                legacy_unauthenticated: false,
+            },
+            metrics: Metrics {
+                listen: String::new(),
+            },
+            log: Log {
+                filter: "info".to_owned(),
+                json: false,
+            },
+            support: Support::default(),
+        }
+    }
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 8008)),
+            base_url: String::new(),
+            max_request_bytes: 1 << 20,
+        }
+    }
+}
+
+impl Default for Federation {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            listen: SocketAddr::from(([127, 0, 0, 1], 8448)),
+            tls_cert: PathBuf::new(),
+            tls_key: PathBuf::new(),
+        }
+    }
+}
+
+impl Default for Registration {
+    fn default() -> Self {
+        Self {
+            open: false,
+            shared_secret: String::new(),
+            token: String::new(),
+            allow_open_on_public_address: false,
+        }
+    }
+}
+
+macro_rules! default_section {
+    ($($section:ident => $field:ident),* $(,)?) => {$(
+        impl Default for $section {
+            fn default() -> Self {
+                Config::default().$field
+            }
+        }
+    )*};
+}
+default_section!(RateLimits => rate_limits, Presence => presence, Storage => storage, Media => media, Metrics => metrics, Log => log);
+
+impl Config {
+    /// Reads the settings: defaults, then `file`, then the environment.
+    ///
+    /// # Errors
+    /// A message that names the file, the key and the remedy.
+    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut builder = config::Config::builder();
+        if let Some(file) = file {
+            let source = config::File::from(file).format(config::FileFormat::Toml);
+            builder = builder.add_source(source);
+        }
+        let environment = config::Environment::with_prefix("VATRA")
+            .prefix_separator("__")
+            .separator("__");
+        let read = builder
+            .add_source(environment.try_parsing(true))
+            .build()
+            .and_then(config::Config::try_deserialize::<Self>)
+            .map_err(|error| ConfigError::unreadable(file, &error))?;
+        read.checked(file)
+    }
+
+    /// What runs without a file: for trying it out, on this machine only.
+    pub fn try_it() -> Self {
+        Self {
+            registration: Registration {
+                open: true,
+                ..Registration::default()
+            },
+            ..Self::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vatra.toml");
+        std::fs::write(&file, text).unwrap();
+        Config::read(Some(&file))
+    }
+
+    #[test]
+    fn the_documented_defaults_are_the_defaults() {
+        let documented = include_str!("../../../../config/default.toml");
+        let read: Config = toml::from_str(documented).unwrap();
+        assert_eq!(read, Config::default());
+        let everything = toml::Value::try_from(Config::default()).unwrap();
+        let listed: toml::Value = toml::from_str(documented).unwrap();
+        assert_eq!(
+            listed, everything,
+            "every key stands in config/default.toml"
+        );
+    }
+
+    #[test]
+    fn an_unknown_key_stops_the_start_and_is_named() {
+        let error = read("[client]\nlissten = \"127.0.0.1:1\"")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("vatra.toml") && error.contains("lissten"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_setting_that_is_not_honoured_yet_stops_the_start() {
+        let error = read("[smtp]\nhost = \"localhost\"")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("smtp"), "{error}");
+    }
+
+    #[test]
+    fn open_registration_on_a_public_address_wants_to_be_said_twice() {
+        let open = "[client]\nlisten = \"0.0.0.0:8008\"\n[registration]\nopen = true\n";
+        let error = read(open).unwrap_err().to_string();
+        assert!(
+            error.contains("registration.allow_open_on_public_address"),
+            "{error}"
+        );
+        read(&format!("{open}allow_open_on_public_address = true")).unwrap();
+        read(&format!("{open}token = \"secret\"")).unwrap();
+    }
+
+    #[test]
+    fn half_a_certificate_is_refused() {
+        let error = read("[federation]\nenabled = true\ntls_cert = \"cert.pem\"")
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("federation.tls_key"), "{error}");
+    }
+}

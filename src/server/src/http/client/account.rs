@@ -1,0 +1,310 @@
+//! Accounts. <https://spec.matrix.org/v1.19/client-server-api/#account-registration-and-management>
+
+use axum::{
+    Json,
+    extract::State,
+    response::{IntoResponse, Response},
+    routing::on,
+};
+use hmac::{Hmac, KeyInit, Mac};
+use http::{Method, StatusCode};
+use ruma::{
+    OwnedDeviceId,
+    api::{
+        client::{
+            account::{
+                ThirdPartyIdRemovalStatus, change_password::v3 as change_password,
+                check_registration_token_validity::v1 as check_token, deactivate::v3 as deactivate,
+                get_3pids::v3 as get_3pids, get_username_availability::v3 as get_availability,
+                whoami::v3 as whoami,
+            },
+            uiaa::{AuthData, AuthFlow, AuthType},
+        },
+        error::ErrorCode,
+    },
+};
+use serde::Deserialize;
+use serde_json::json;
+use sha1::Sha1;
+use subtle::ConstantTimeEq;
+use vatra_domain::users::{Login, NewAccount, Requester};
+
+use super::{
+    super::{
+        endpoint::{Input, Routes, read_body},
+        error::Error,
+        uiaa::Operation,
+    },
+    session::session_json,
+};
+use crate::{flows::leave_all, wiring::App};
+
+#[derive(Deserialize)]
+struct RegisterBody {
+    username: Option<String>,
+    password: Option<String>,
+    device_id: Option<OwnedDeviceId>,
+    initial_device_display_name: Option<String>,
+    auth: Option<AuthData>,
+    #[serde(default)]
+    inhibit_login: bool,
+    #[serde(default)]
+    refresh_token: bool,
+    #[serde(rename = "type")]
+    login_type: Option<String>,
+}
+
+pub(super) async fn register(
+    app: App,
+    _: Option<Requester>,
+    input: Input,
+) -> Result<Response, Error> {
+    let body: RegisterBody = input.read()?;
+    match input.param("kind").as_deref() {
+        None | Some("user") => {}
+        Some("guest") => {
+            let message = "this server has no guest accounts";
+            return Err(Error::new(
+                StatusCode::FORBIDDEN,
+                ErrorCode::GuestAccessForbidden,
+                message,
+            ));
+        }
+        Some(_) => return Err(Error::invalid_param("kind is user or guest")),
+    }
+    if body.login_type.as_deref() == Some("m.login.application_service") {
+        let message = "this server has no application services";
+        return Err(Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::AppserviceLoginUnsupported,
+            message,
+        ));
+    }
+    let settings = &app.config.registration;
+    if !settings.open && settings.token.is_empty() {
+        return Err(Error::forbidden("registration is closed on this server"));
+    }
+    app.rates.register()?;
+    if let Some(name) = &body.username {
+        app.users.available(&name.to_lowercase()).await?;
+    }
+    let stage = if settings.token.is_empty() {
+        AuthType::Dummy
+    } else {
+        AuthType::RegistrationToken
+    };
+    let name = format!(
+        "register {:?} {:?}",
+        body.username, body.initial_device_display_name
+    );
+    let operation = Operation {
+        name,
+        flows: vec![AuthFlow {
+            stages: vec![stage],
+        }],
+        user: None,
+    };
+    operation.check(&app, body.auth.as_ref()).await?;
+
+    let new = NewAccount {
+        name: body.username,
+        password: body.password,
+        admin: false,
+    };
+    let (user, sid) = app.users.register(new).await?;
+    if body.inhibit_login {
+        return Ok(
+            Json(json!({ "user_id": user, "home_server": app.server_name })).into_response(),
+        );
+    }
+    let login = Login {
+        device: body.device_id,
+        display_name: body.initial_device_display_name,
+        refresh: body.refresh_token,
+    };
+    let session = app.users.login(user, sid, login).await?;
+    Ok(Json(session_json(&app, &session)).into_response())
+}
+
+pub(super) async fn available(
+    app: App,
+    (): (),
+    request: get_availability::Request,
+) -> Result<get_availability::Response, Error> {
+    app.users.available(&request.username).await?;
+    Ok(get_availability::Response { available: true })
+}
+
+pub(super) async fn token_validity(
+    app: App,
+    (): (),
+    request: check_token::Request,
+) -> Result<check_token::Response, Error> {
+    let expected = &app.config.registration.token;
+    if expected.is_empty() {
+        return Err(Error::forbidden("this server takes no registration token"));
+    }
+    let valid = bool::from(request.token.as_bytes().ct_eq(expected.as_bytes()));
+    Ok(check_token::Response { valid })
+}
+
+pub(super) async fn whoami(
+    _: App,
+    caller: Requester,
+    _: whoami::Request,
+) -> Result<whoami::Response, Error> {
+    Ok(whoami::Response {
+        user_id: caller.user,
+        device_id: Some(caller.device),
+        is_guest: false,
+    })
+}
+
+pub(super) async fn change_password(
+    app: App,
+    caller: Option<Requester>,
+    request: change_password::Request,
+) -> Result<change_password::Response, Error> {
+    // Without a token the password is reset by e-mail, which this server does not do yet.
+    let caller = caller.ok_or_else(Error::missing_token)?;
+    let operation = Operation::by_password("change password", &request.logout_devices, &caller);
+    operation.check(&app, request.auth.as_ref()).await?;
+    app.users
+        .set_password(caller.sid, request.new_password)
+        .await?;
+    if request.logout_devices {
+        app.users
+            .logout_all(caller.sid, Some(caller.device.as_str()))
+            .await?;
+    }
+    Ok(change_password::Response {})
+}
+
+pub(super) async fn deactivate(
+    app: App,
+    caller: Option<Requester>,
+    request: deactivate::Request,
+) -> Result<deactivate::Response, Error> {
+    let caller = caller.ok_or_else(Error::missing_token)?;
+    if request.erase {
+        return Err(Error::invalid_param(
+            "this server cannot erase an account's messages yet: leave out erase",
+        ));
+    }
+    Operation::by_password("deactivate", &(), &caller)
+        .check(&app, request.auth.as_ref())
+        .await?;
+    app.users.deactivate(caller.sid).await?;
+    leave_all(&app.rooms, &caller.user).await?;
+    Ok(deactivate::Response {
+        id_server_unbind_result: ThirdPartyIdRemovalStatus::NoSupport,
+    })
+}
+
+pub(super) async fn third_party_ids(
+    _: App,
+    _: Requester,
+    _: get_3pids::Request,
+) -> Result<get_3pids::Response, Error> {
+    Ok(get_3pids::Response {
+        threepids: Vec::new(),
+    })
+}
+
+/// Registration by who knows the shared secret, as other servers have it: a nonce, and an HMAC-SHA1 over the request.
+pub(super) fn shared_secret_routes(routes: Routes) -> Routes {
+    const PATH: &str = "/_synapse/admin/v1/register";
+    routes
+        .path(&Method::GET, PATH, |filter| on(filter, nonce))
+        .path(&Method::POST, PATH, |filter| {
+            on(filter, register_with_secret)
+        })
+}
+
+async fn nonce(State(app): State<App>) -> Result<Response, Error> {
+    secret(&app)?;
+    let nonce = app.users.uiaa().start(
+        &**app.users.random(),
+        SECRET_OPERATION,
+        app.users.clock().now(),
+    );
+    Ok(Json(json!({ "nonce": nonce })).into_response())
+}
+
+/// The name under which nonces are kept: they are single-use sessions.
+const SECRET_OPERATION: &str = "register with the shared secret";
+
+#[derive(Deserialize)]
+struct SecretBody {
+    nonce: String,
+    username: String,
+    password: String,
+    #[serde(default)]
+    admin: bool,
+    user_type: Option<String>,
+    displayname: Option<String>,
+    mac: String,
+}
+
+async fn register_with_secret(
+    State(app): State<App>,
+    request: axum::extract::Request,
+) -> Result<Response, Error> {
+    let secret = secret(&app)?;
+    let bytes = read_body(request.into_body(), app.limits.request_bytes).await?;
+    let body: SecretBody = Input {
+        args: Vec::new(),
+        query: String::new(),
+        body: bytes,
+    }
+    .read()?;
+    let sessions = app.users.uiaa();
+    if sessions
+        .completed(&body.nonce, SECRET_OPERATION, app.users.clock().now())
+        .is_none()
+    {
+        return Err(Error::bad_json("unknown nonce"));
+    }
+    sessions.end(&body.nonce);
+    let mut parts = vec![body.nonce.as_str(), &body.username, &body.password];
+    parts.push(if body.admin { "admin" } else { "notadmin" });
+    parts.extend(body.user_type.as_deref());
+    let mut mac =
+        Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(|error| Error::internal(&error))?;
+    mac.update(parts.join("\0").as_bytes());
+    let expected: String = mac
+        .finalize()
+        .into_bytes()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    if !bool::from(
+        expected
+            .as_bytes()
+            .ct_eq(body.mac.to_lowercase().as_bytes()),
+    ) {
+        return Err(Error::forbidden("the mac is wrong"));
+    }
+    let new = NewAccount {
+        name: Some(body.username),
+        password: Some(body.password),
+        admin: body.admin,
+    };
+    let (user, sid) = app.users.register(new).await?;
+    if let Some(name) = body.displayname {
+        app.users
+            .set_profile_field(sid, "displayname", Some(name.into()))
+            .await?;
+    }
+    let session = app.users.login(user, sid, Login::default()).await?;
+    Ok(Json(session_json(&app, &session)).into_response())
+}
+
+fn secret(app: &App) -> Result<&str, Error> {
+    let secret = app.config.registration.shared_secret.as_str();
+    if secret.is_empty() {
+        Err(Error::unrecognized(StatusCode::NOT_FOUND))
+    } else {
+        Ok(secret)
+    }
+}

@@ -1,0 +1,121 @@
+//! What this server is and can do. <https://spec.matrix.org/v1.19/client-server-api/#server-discovery>
+
+use std::collections::BTreeMap;
+
+use ruma::{
+    RoomVersionId, UserId,
+    api::{
+        client::discovery::{
+            discover_homeserver::{self, HomeserverInfo},
+            discover_support::{self, Contact, ContactRole},
+            get_capabilities::v3 as get_capabilities,
+            get_supported_versions,
+        },
+        federation::discovery::discover_homeserver as discover_server,
+    },
+};
+use vatra_domain::users::Requester;
+
+use super::super::error::Error;
+use crate::wiring::App;
+
+/// v1.1 to v1.13: clients and bridges need them. What of them is missing stands in the README.
+const VERSIONS: [&str; 17] = [
+    "r0.5.0", "r0.6.0", "r0.6.1", "v1.1", "v1.2", "v1.3", "v1.4", "v1.5", "v1.6", "v1.7", "v1.8",
+    "v1.9", "v1.10", "v1.11", "v1.12", "v1.13", "r0.4.0",
+];
+
+pub(super) async fn versions(
+    _: App,
+    (): (),
+    _: get_supported_versions::Request,
+) -> Result<get_supported_versions::Response, Error> {
+    let features = [
+        "org.matrix.msc4222",
+        "org.matrix.msc3916.stable",
+        "org.matrix.msc2285.stable",
+    ];
+    Ok(get_supported_versions::Response {
+        versions: VERSIONS.iter().map(|&version| version.to_owned()).collect(),
+        unstable_features: features
+            .into_iter()
+            .map(|feature| (feature.to_owned(), true))
+            .collect(),
+    })
+}
+
+pub(super) async fn well_known_client(
+    app: App,
+    (): (),
+    _: discover_homeserver::Request,
+) -> Result<discover_homeserver::Response, Error> {
+    let base_url = app.config.client.base_url.clone();
+    if base_url.is_empty() {
+        return Err(Error::not_found(
+            "client.base_url is not set on this server",
+        ));
+    }
+    Ok(discover_homeserver::Response {
+        homeserver: HomeserverInfo { base_url },
+        identity_server: None,
+    })
+}
+
+pub(super) async fn well_known_server(
+    app: App,
+    (): (),
+    _: discover_server::Request,
+) -> Result<discover_server::Response, Error> {
+    Err(Error::not_found(format!(
+        "{} is not delegated",
+        app.server_name
+    )))
+}
+
+pub(super) async fn well_known_support(
+    app: App,
+    (): (),
+    _: discover_support::Request,
+) -> Result<discover_support::Response, Error> {
+    let support = &app.config.support;
+    let some = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let (matrix_id, email_address) = (some(&support.admin_matrix_id), some(&support.admin_email));
+    let support_page = some(&support.page);
+    if matrix_id.is_none() && email_address.is_none() && support_page.is_none() {
+        return Err(Error::not_found("this server names nobody for support"));
+    }
+    let matrix_id = matrix_id.and_then(|id| UserId::parse(id).ok());
+    let named = matrix_id.is_some() || email_address.is_some();
+    let contact = Contact {
+        role: ContactRole::Admin,
+        email_address,
+        matrix_id,
+    };
+    Ok(discover_support::Response {
+        contacts: named.then_some(contact).into_iter().collect(),
+        support_page,
+    })
+}
+
+pub(super) async fn capabilities(
+    _: App,
+    _: Requester,
+    _: get_capabilities::Request,
+) -> Result<get_capabilities::Response, Error> {
+    let available: BTreeMap<_, _> = (1..=12)
+        .filter_map(|version: u8| RoomVersionId::try_from(version.to_string()).ok())
+        .map(|version| {
+            (
+                version,
+                ruma::api::client::discovery::get_capabilities::RoomVersionStability::Stable,
+            )
+        })
+        .collect();
+    let mut capabilities = ruma::api::client::discovery::get_capabilities::Capabilities::default();
+    capabilities.room_versions.default = RoomVersionId::V12;
+    capabilities.room_versions.available = available;
+    capabilities.change_password.enabled = true;
+    capabilities.thirdparty_id_changes.enabled = false;
+    capabilities.get_login_token.enabled = false;
+    Ok(get_capabilities::Response { capabilities })
+}

@@ -1,0 +1,79 @@
+//! Profiles. <https://spec.matrix.org/v1.19/client-server-api/#profiles>
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use ruma::{OwnedUserId, UserId};
+use serde_json::{Value, json};
+use vatra_domain::{schema::UserSid, users::Requester};
+
+use super::super::{endpoint::Input, error::Error};
+use crate::{flows, wiring::App};
+
+pub(super) async fn get(app: App, (): (), input: Input) -> Result<Response, Error> {
+    let (_, sid) = known(&app, &input).await?;
+    Ok(Json(app.users.profile(sid).await?).into_response())
+}
+
+pub(super) async fn get_field(app: App, (): (), input: Input) -> Result<Response, Error> {
+    let (_, sid) = known(&app, &input).await?;
+    let name = input.arg(1);
+    match app.users.profile_field(sid, name).await? {
+        Some(value) => {
+            let mut answer = json!({});
+            answer[name] = value;
+            Ok(Json(answer).into_response())
+        }
+        // A known user without a name or picture is no error.
+        None if name == "displayname" || name == "avatar_url" => {
+            Ok(Json(json!({})).into_response())
+        }
+        None => Err(Error::not_found("the profile has no such field")),
+    }
+}
+
+pub(super) async fn set_field(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
+    let mut body: serde_json::Map<String, Value> = input.read()?;
+    let name = input.arg(1).to_owned();
+    let value = body
+        .remove(&name)
+        .ok_or_else(|| Error::bad_json(&format!("the body has no {name}")))?;
+    set(&app, &caller, &input, &name, Some(value)).await
+}
+
+pub(super) async fn delete_field(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
+    set(&app, &caller, &input, input.arg(1), None).await
+}
+
+async fn set(
+    app: &App,
+    caller: &Requester,
+    input: &Input,
+    name: &str,
+    value: Option<Value>,
+) -> Result<Response, Error> {
+    let user: &UserId = input.id(0)?;
+    if user != caller.user {
+        return Err(Error::forbidden("the profile of another user"));
+    }
+    if app.users.set_profile_field(caller.sid, name, value).await? {
+        flows::profile_changed(&app.users, &app.rooms, caller, name).await?;
+    }
+    Ok(Json(json!({})).into_response())
+}
+
+/// A user with an account here. Those of other servers are asked for over federation, which is not there yet.
+async fn known(app: &App, input: &Input) -> Result<(OwnedUserId, UserSid), Error> {
+    let user: &UserId = input.id(0)?;
+    let found = app.users.find(user.as_str()).await?;
+    found.ok_or_else(|| Error::not_found("no such user"))
+}

@@ -1,0 +1,166 @@
+//! Logging in and out. <https://spec.matrix.org/v1.19/client-server-api/#login>
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use ruma::{
+    OwnedDeviceId,
+    api::{
+        client::session::{
+            get_login_types::v3 as get_login_types, logout, logout_all,
+            refresh_token::v3 as refresh_token,
+        },
+        error::ErrorCode,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vatra_domain::users::{Login, Requester, Session, UsersError};
+
+use super::super::{endpoint::Input, error::Error};
+use crate::wiring::App;
+
+pub(super) async fn flows(
+    _: App,
+    (): (),
+    _: get_login_types::Request,
+) -> Result<get_login_types::Response, Error> {
+    let password = get_login_types::LoginType::Password(get_login_types::PasswordLoginType {});
+    Ok(get_login_types::Response {
+        flows: vec![password],
+    })
+}
+
+/// Read by hand: old clients name the user in three ways.
+#[derive(Deserialize)]
+struct LoginBody {
+    #[serde(rename = "type")]
+    kind: String,
+    identifier: Option<Identifier>,
+    user: Option<String>,
+    password: Option<String>,
+    device_id: Option<OwnedDeviceId>,
+    initial_device_display_name: Option<String>,
+    #[serde(default)]
+    refresh_token: bool,
+}
+
+#[derive(Deserialize)]
+struct Identifier {
+    #[serde(rename = "type")]
+    kind: String,
+    user: Option<String>,
+}
+
+pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Result<Response, Error> {
+    let body: LoginBody = input.read()?;
+    if body.kind != "m.login.password" {
+        return Err(Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::Unknown,
+            "unknown login type",
+        ));
+    }
+    let name = match body.identifier {
+        Some(Identifier {
+            kind,
+            user: Some(user),
+        }) if kind == "m.id.user" => Some(user),
+        Some(_) => {
+            return Err(Error::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::Unknown,
+                "unknown identifier type",
+            ));
+        }
+        None => body.user,
+    };
+    let (Some(name), Some(password)) = (name, body.password) else {
+        return Err(Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::MissingParam,
+            "identifier and password are needed",
+        ));
+    };
+    app.rates.login(&name)?;
+    let found = app.users.find(&name).await?;
+    let right = app
+        .users
+        .check_password(found.as_ref().map(|(_, sid)| *sid), password)
+        .await?;
+    let (user, sid) = match found {
+        Some(found) if right => found,
+        Some((_, sid))
+            if app
+                .users
+                .account(sid)
+                .await?
+                .is_some_and(|account| account.deactivated) =>
+        {
+            return Err(UsersError::Deactivated.into());
+        }
+        _ => return Err(UsersError::WrongPassword.into()),
+    };
+    let login = Login {
+        device: body.device_id,
+        display_name: body.initial_device_display_name,
+        refresh: body.refresh_token,
+    };
+    let session = app.users.login(user, sid, login).await?;
+    let mut answer = session_json(&app, &session);
+    if !app.config.client.base_url.is_empty() {
+        answer["well_known"] =
+            json!({ "m.homeserver": { "base_url": app.config.client.base_url } });
+    }
+    Ok(Json(answer).into_response())
+}
+
+/// A session as login and registration answer it.
+pub(super) fn session_json(app: &App, session: &Session) -> Value {
+    let mut answer = json!({
+        "user_id": session.user,
+        "device_id": session.device,
+        "access_token": session.access_token,
+        "home_server": app.server_name,
+    });
+    if let (Some(refresh), Some(expires)) = (&session.refresh_token, session.expires_in_ms) {
+        answer["refresh_token"] = json!(refresh);
+        answer["expires_in_ms"] = json!(expires);
+    }
+    answer
+}
+
+pub(super) async fn refresh(
+    app: App,
+    (): (),
+    request: refresh_token::Request,
+) -> Result<refresh_token::Response, Error> {
+    let session = app.users.refresh(&request.refresh_token).await?;
+    Ok(refresh_token::Response {
+        access_token: session.access_token,
+        refresh_token: session.refresh_token,
+        expires_in_ms: session.expires_in_ms.map(Duration::from_millis),
+    })
+}
+
+pub(super) async fn logout(
+    app: App,
+    caller: Requester,
+    _: logout::v3::Request,
+) -> Result<logout::v3::Response, Error> {
+    app.users.logout(caller.sid, caller.device.as_str()).await?;
+    Ok(logout::v3::Response {})
+}
+
+pub(super) async fn logout_all(
+    app: App,
+    caller: Requester,
+    _: logout_all::v3::Request,
+) -> Result<logout_all::v3::Response, Error> {
+    app.users.logout_all(caller.sid, None).await?;
+    Ok(logout_all::v3::Response {})
+}

@@ -1,0 +1,354 @@
+//! From ruma's request types to routes: a handler is registered by its own signature.
+//!
+//! A handler is `async fn(app: App, caller: C, request: R) -> Result<R::OutgoingResponse, Error>`; [`Routes::add`] takes the
+//! paths, the method and the kind of authentication from `R`, so that a route cannot disagree with the spec. The
+//! caller `C` is a [`Requester`], an `Option<Requester>` or `()`, as the endpoint's authentication has it. An endpoint
+//! that answers with something else than ruma's type is registered with [`Routes::raw`].
+
+use std::{collections::HashSet, future::Future};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{RawPathParams, Request, State},
+    response::{IntoResponse, Response},
+    routing::{MethodFilter, MethodRouter, on},
+};
+use bytes::BytesMut;
+use http::Method;
+use ruma::api::{
+    IncomingRequest, IncomingRequestExt, Metadata, OutgoingResponseExt,
+    auth_scheme::{
+        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
+        NoAuthentication, extract_bearer_or_query_token,
+    },
+    error::{DeserializationError, FromHttpRequestError},
+    path_builder::PathBuilder,
+};
+use vatra_domain::users::Requester;
+
+use super::{error::Error, observe};
+use crate::wiring::App;
+
+/// Who calls, by the endpoint's kind of authentication.
+pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
+    /// Identifies the caller, or says why not.
+    fn identify(
+        app: &App,
+        token: Option<String>,
+    ) -> impl Future<Output = Result<Self, Error>> + Send;
+
+    /// Whom the request log names.
+    fn name(&self) -> Option<&str>;
+}
+
+impl Caller<AccessToken> for Requester {
+    async fn identify(app: &App, token: Option<String>) -> Result<Self, Error> {
+        let token = token.ok_or_else(Error::missing_token)?;
+        Ok(app.users.authenticate(&token).await?)
+    }
+
+    fn name(&self) -> Option<&str> {
+        Some(self.user.as_str())
+    }
+}
+
+macro_rules! optional_caller {
+    ($($scheme:ty),*) => {$(
+        impl Caller<$scheme> for Option<Requester> {
+            async fn identify(app: &App, token: Option<String>) -> Result<Self, Error> {
+                match token {
+                    Some(token) => Ok(Some(app.users.authenticate(&token).await?)),
+                    None => Ok(None),
+                }
+            }
+
+            fn name(&self) -> Option<&str> {
+                self.as_ref().map(|requester| requester.user.as_str())
+            }
+        }
+    )*};
+}
+optional_caller!(AccessTokenOptional, AppserviceTokenOptional);
+
+macro_rules! no_caller {
+    ($($scheme:ty),*) => {$(
+        impl Caller<$scheme> for () {
+            async fn identify(_: &App, _: Option<String>) -> Result<Self, Error> {
+                Ok(())
+            }
+
+            fn name(&self) -> Option<&str> {
+                None
+            }
+        }
+    )*};
+}
+no_caller!(NoAuthentication, NoAccessToken);
+
+/// The routes gathered so far.
+pub(crate) struct Routes {
+    router: Router<App>,
+    known: HashSet<(Method, String)>,
+}
+
+impl Routes {
+    /// No routes.
+    pub(crate) fn new() -> Self {
+        Self {
+            router: Router::new(),
+            known: HashSet::new(),
+        }
+    }
+
+    /// Registers a handler at all paths of its request type.
+    pub(crate) fn add<R, C, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest + Send + 'static,
+        R::PathBuilder: AllPaths,
+        C: Caller<R::Authentication> + 'static,
+        F: Fn(App, C, R) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, Error>> + Send + 'static,
+        R::OutgoingResponse: Send,
+    {
+        let serve = move |State(app): State<App>, params: RawPathParams, request: Request| {
+            let handler = handler.clone();
+            async move {
+                match serve::<R, C, F, Fut>(app, params, request, handler).await {
+                    Ok(response) => response,
+                    Err(error) => error.into_response(),
+                }
+            }
+        };
+        R::PATH_BUILDER
+            .all()
+            .into_iter()
+            .fold(self, |routes, path| {
+                routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+            })
+    }
+
+    /// Registers a handler that reads and writes plain JSON at all paths of a request type, for the few endpoints whose
+    /// answer or parameters ruma's types do not hold.
+    pub(crate) fn json<R, C, F, Fut>(self, handler: F) -> Self
+    where
+        R: Metadata + 'static,
+        R::PathBuilder: AllPaths,
+        C: Caller<R::Authentication> + 'static,
+        F: Fn(App, C, Input) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response, Error>> + Send + 'static,
+    {
+        let serve = move |State(app): State<App>, params: RawPathParams, request: Request| {
+            let handler = handler.clone();
+            async move {
+                let read = async {
+                    let (head, body) = apart(request);
+                    let caller = identify::<R::Authentication, C>(&app, &head).await?;
+                    let body = read_body(body, app.limits.request_bytes).await?;
+                    let args = params.iter().map(|(_, value)| value.to_owned()).collect();
+                    let query = head.uri().query().unwrap_or_default().to_owned();
+                    Ok::<_, Error>((caller, Input { args, query, body }))
+                };
+                match read.await {
+                    Ok((caller, input)) => handler(app, caller, input)
+                        .await
+                        .unwrap_or_else(Error::into_response),
+                    Err(error) => error.into_response(),
+                }
+            }
+        };
+        R::PATH_BUILDER
+            .all()
+            .into_iter()
+            .fold(self, |routes, path| {
+                routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+            })
+    }
+
+    /// Registers an axum handler at all paths of a request type.
+    pub(crate) fn raw<R>(self, route: impl Fn(MethodFilter) -> MethodRouter<App>) -> Self
+    where
+        R: Metadata,
+        R::PathBuilder: AllPaths,
+    {
+        R::PATH_BUILDER
+            .all()
+            .into_iter()
+            .fold(self, |routes, path| routes.route(&R::METHOD, path, &route))
+    }
+
+    /// Registers an axum handler at a path that is not ruma's.
+    pub(crate) fn path(
+        self,
+        method: &Method,
+        path: &str,
+        route: impl Fn(MethodFilter) -> MethodRouter<App>,
+    ) -> Self {
+        self.route(method, path, route)
+    }
+
+    fn route(
+        mut self,
+        method: &Method,
+        path: &str,
+        route: impl Fn(MethodFilter) -> MethodRouter<App>,
+    ) -> Self {
+        let path = positional(path);
+        let Ok(filter) = MethodFilter::try_from(method.clone()) else {
+            return self;
+        };
+        if self.known.insert((method.clone(), path.clone())) {
+            self.router = self.router.route(&path, route(filter));
+        }
+        self
+    }
+
+    /// The router.
+    pub(crate) fn into_router(self) -> Router<App> {
+        self.router
+    }
+}
+
+/// Every path of an endpoint, in every version of the spec.
+pub(crate) trait AllPaths: PathBuilder {
+    /// The paths.
+    fn all(&self) -> Vec<&'static str>;
+}
+
+impl AllPaths for ruma::api::path_builder::VersionHistory {
+    fn all(&self) -> Vec<&'static str> {
+        self.all_paths().collect()
+    }
+}
+
+impl AllPaths for ruma::api::path_builder::SinglePath {
+    fn all(&self) -> Vec<&'static str> {
+        vec![self.path()]
+    }
+}
+
+/// Two endpoints may name the same place of a path differently, which the router does not take: places are numbered.
+fn positional(path: &str) -> String {
+    let parts = path.split('/').enumerate();
+    let named = parts.map(|(place, part)| {
+        if part.starts_with('{') {
+            format!("{{p{place}}}")
+        } else {
+            part.to_owned()
+        }
+    });
+    named.collect::<Vec<_>>().join("/")
+}
+
+async fn serve<R, C, F, Fut>(
+    app: App,
+    params: RawPathParams,
+    request: Request,
+    handler: F,
+) -> Result<Response, Error>
+where
+    R: IncomingRequest + Send + 'static,
+    C: Caller<R::Authentication>,
+    F: Fn(App, C, R) -> Fut,
+    Fut: Future<Output = Result<R::OutgoingResponse, Error>>,
+{
+    let (head, body) = apart(request);
+    let caller = identify::<R::Authentication, C>(&app, &head).await?;
+    let bytes = read_body(body, app.limits.request_bytes).await?;
+    let (parts, ()) = head.into_parts();
+    let body: &[u8] = if bytes.is_empty() && R::METHOD != Method::GET {
+        b"{}"
+    } else {
+        &bytes
+    };
+    let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+    let request = R::try_from_http_request(http::Request::from_parts(parts, body), &args)
+        .map_err(|error| unreadable(error, body))?;
+    let response = handler(app, caller, request).await?;
+    let response = response
+        .try_into_http_response::<BytesMut>()
+        .map_err(|error| Error::internal(&error))?;
+    Ok(response.map(|body| Body::from(body.freeze())))
+}
+
+/// A request as plain parts.
+pub(crate) struct Input {
+    /// The variable parts of the path, decoded, in order.
+    pub(crate) args: Vec<String>,
+    /// The query, as sent.
+    pub(crate) query: String,
+    /// The body.
+    pub(crate) body: bytes::Bytes,
+}
+
+impl Input {
+    /// A part of the path; the route guarantees how many there are.
+    pub(crate) fn arg(&self, place: usize) -> &str {
+        self.args.get(place).map_or("", String::as_str)
+    }
+
+    /// A part of the path as an id.
+    pub(crate) fn id<'a, T: TryFrom<&'a str, Error = ruma::IdParseError>>(
+        &'a self,
+        place: usize,
+    ) -> Result<T, Error> {
+        T::try_from(self.arg(place)).map_err(|error| Error::invalid_param(&error.to_string()))
+    }
+
+    /// The body as JSON of a type; an empty body is an empty object.
+    pub(crate) fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        let body: &[u8] = if self.body.is_empty() {
+            b"{}"
+        } else {
+            &self.body
+        };
+        serde_json::from_slice(body)
+            .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
+    }
+
+    /// A parameter of the query, decoded.
+    pub(crate) fn param(&self, name: &str) -> Option<String> {
+        form_urlencoded::parse(self.query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    }
+}
+
+fn apart(request: Request) -> (http::Request<()>, Body) {
+    let (parts, body) = request.into_parts();
+    (http::Request::from_parts(parts, ()), body)
+}
+
+async fn identify<A: AuthScheme, C: Caller<A>>(
+    app: &App,
+    head: &http::Request<()>,
+) -> Result<C, Error> {
+    let token = extract_bearer_or_query_token(head).map_err(|_| Error::missing_token())?;
+    let caller = C::identify(app, token).await?;
+    observe::name_caller(head, caller.name());
+    Ok(caller)
+}
+
+/// A body, unless it is larger than `limit` bytes; no more than that is ever in memory.
+pub(crate) async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, Error> {
+    to_bytes(body, limit)
+        .await
+        .map_err(|_| Error::too_large(limit))
+}
+
+/// Says what is wrong with a request that cannot be read.
+fn unreadable(error: FromHttpRequestError, body: &[u8]) -> Error {
+    match error {
+        FromHttpRequestError::Deserialization(DeserializationError::Json(error)) => {
+            if serde_json::from_slice::<serde::de::IgnoredAny>(body).is_ok() {
+                Error::bad_json(&error.to_string())
+            } else {
+                Error::not_json(&error.to_string())
+            }
+        }
+        FromHttpRequestError::Deserialization(DeserializationError::Utf8(error)) => {
+            Error::not_json(&error.to_string())
+        }
+        other => Error::invalid_param(&other.to_string()),
+    }
+}

@@ -1,0 +1,213 @@
+//! The table from reasons to what clients are told: status, errcode, message. Failures of our own are logged here, once.
+
+use std::{fmt::Display, time::Duration};
+
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use ruma::api::{client::uiaa::UiaaInfo, error::ErrorCode};
+use serde_json::{Map, Value, json};
+use tracing::error;
+use vatra_domain::{
+    rooms::RoomError,
+    users::{AuthFailure, UsersError},
+};
+use vatra_store::{CommitError, StoreError};
+
+/// An error as it goes to a client.
+#[derive(Debug)]
+pub(crate) struct Error {
+    status: StatusCode,
+    body: Map<String, Value>,
+    retry_after: Option<Duration>,
+}
+
+impl Error {
+    /// An error with a status, an errcode and a message for people.
+    pub(crate) fn new(status: StatusCode, code: ErrorCode, message: impl Display) -> Self {
+        let mut body = Map::new();
+        body.insert("errcode".to_owned(), Value::String(code.to_string()));
+        body.insert("error".to_owned(), Value::String(message.to_string()));
+        Self {
+            status,
+            body,
+            retry_after: None,
+        }
+    }
+
+    /// The same with another field.
+    pub(crate) fn with(mut self, name: &str, value: Value) -> Self {
+        self.body.insert(name.to_owned(), value);
+        self
+    }
+
+    pub(crate) fn forbidden(message: impl Display) -> Self {
+        Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
+    }
+
+    pub(crate) fn not_found(message: impl Display) -> Self {
+        Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
+    }
+
+    pub(crate) fn bad_json(message: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::BadJson, message)
+    }
+
+    pub(crate) fn not_json(message: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::NotJson, message)
+    }
+
+    pub(crate) fn invalid_param(message: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, ErrorCode::InvalidParam, message)
+    }
+
+    pub(crate) fn missing_token() -> Self {
+        Self::new(
+            StatusCode::UNAUTHORIZED,
+            ErrorCode::MissingToken,
+            "an access token is needed",
+        )
+    }
+
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let message = format!("the request is larger than {limit} bytes");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge, message)
+    }
+
+    pub(crate) fn unrecognized(status: StatusCode) -> Self {
+        Self::new(
+            status,
+            ErrorCode::Unrecognized,
+            "this server does not know that request",
+        )
+    }
+
+    /// Too many requests: try again after `wait`.
+    pub(crate) fn limited(wait: Duration) -> Self {
+        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        let mut error = Self::new(
+            StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::LimitExceeded,
+            "too many requests",
+        )
+        .with("retry_after_ms", json!(millis));
+        error.retry_after = Some(wait);
+        error
+    }
+
+    /// The server itself failed. The client is told no details; the log is.
+    pub(crate) fn internal(reason: &dyn Display) -> Self {
+        error!(%reason, "a request failed inside the server");
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Unknown,
+            "the server failed; try again later",
+        )
+    }
+
+    /// The store does not write now: what was asked may or may not have happened.
+    fn unavailable(reason: &dyn Display) -> Self {
+        error!(%reason, "a request could not be stored");
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Unknown,
+            "the server cannot write now; try again later",
+        )
+    }
+
+    /// More authentication is needed. <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
+    pub(crate) fn uiaa(info: &UiaaInfo) -> Self {
+        let body = match serde_json::to_value(info) {
+            Ok(Value::Object(body)) => body,
+            _ => Map::new(),
+        };
+        Self {
+            status: StatusCode::UNAUTHORIZED,
+            body,
+            retry_after: None,
+        }
+    }
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, axum::Json(Value::Object(self.body))).into_response();
+        if let Some(wait) = self.retry_after {
+            let seconds = wait.as_millis().div_ceil(1000).to_string();
+            if let Ok(value) = HeaderValue::from_str(&seconds) {
+                response.headers_mut().insert(header::RETRY_AFTER, value);
+            }
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::internal(&error)
+    }
+}
+
+impl From<CommitError> for Error {
+    fn from(error: CommitError) -> Self {
+        Self::unavailable(&error)
+    }
+}
+
+impl From<AuthFailure> for Error {
+    fn from(failure: AuthFailure) -> Self {
+        let unknown = |soft| {
+            Self::new(StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken, &failure)
+                .with("soft_logout", json!(soft))
+        };
+        match &failure {
+            AuthFailure::Unknown => unknown(false),
+            AuthFailure::Expired => unknown(true),
+            AuthFailure::Store(error) => Self::internal(error),
+        }
+    }
+}
+
+impl From<UsersError> for Error {
+    fn from(error: UsersError) -> Self {
+        let (status, code) = match &error {
+            UsersError::NameTaken => (StatusCode::BAD_REQUEST, ErrorCode::UserInUse),
+            UsersError::BadName => (StatusCode::BAD_REQUEST, ErrorCode::InvalidUsername),
+            UsersError::WeakPassword => (StatusCode::BAD_REQUEST, ErrorCode::WeakPassword),
+            UsersError::WrongPassword => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            UsersError::Deactivated => (StatusCode::FORBIDDEN, ErrorCode::UserDeactivated),
+            UsersError::NotFound => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            UsersError::ProfileTooLarge => (StatusCode::BAD_REQUEST, ErrorCode::ProfileTooLarge),
+            UsersError::KeyTooLarge => (StatusCode::BAD_REQUEST, ErrorCode::KeyTooLarge),
+            UsersError::BadValue(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            UsersError::UnknownRefreshToken => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
+            UsersError::Hashing(_) | UsersError::Store(_) => return Self::internal(&error),
+            UsersError::Commit(_) => return Self::unavailable(&error),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<RoomError> for Error {
+    fn from(error: RoomError) -> Self {
+        let (status, code) = match &error {
+            // Whether a room exists is none of an outsider's business.
+            RoomError::UnknownRoom | RoomError::Forbidden(_) => {
+                (StatusCode::FORBIDDEN, ErrorCode::Forbidden)
+            }
+            RoomError::UnknownEvent => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            RoomError::UnsupportedVersion => {
+                (StatusCode::BAD_REQUEST, ErrorCode::UnsupportedRoomVersion)
+            }
+            RoomError::Unbuildable(build) => match build {
+                vatra_domain::event::build::BuildError::TooLarge
+                | vatra_domain::event::build::BuildError::FieldTooLong(_) => {
+                    (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge)
+                }
+                _ => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            },
+            RoomError::Raced | RoomError::Commit(_) => return Self::unavailable(&error),
+            RoomError::Pdu(_) | RoomError::Store(_) => return Self::internal(&error),
+        };
+        Self::new(status, code, error)
+    }
+}

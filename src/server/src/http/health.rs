@@ -1,0 +1,78 @@
+//! Health and metrics.
+
+use std::fmt::Write;
+
+use axum::{Json, Router, extract::State, routing::get};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::wiring::App;
+
+/// `/health/live` (the process answers) and `/health/ready` (the store takes writes).
+pub(crate) fn router() -> Router<App> {
+    Router::new()
+        .route("/health/live", get(live))
+        .route("/health/ready", get(ready))
+        .route("/health", get(ready))
+}
+
+/// `/metrics`, in the text form of Prometheus.
+pub(crate) fn metrics() -> Router<App> {
+    Router::new().route("/metrics", get(page))
+}
+
+async fn live() -> Json<Value> {
+    Json(json!({ "live": true }))
+}
+
+async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
+    let health = app.store.health();
+    let status = if health.is_writable() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    let body = json!({ "ready": health.is_writable(), "read_only": health.read_only, "reopens": health.reopens });
+    (status, Json(body))
+}
+
+async fn page(State(app): State<App>) -> String {
+    let mut page = String::new();
+    let mut line = |name: &str, labels: &str, value: u64| {
+        // A String takes every write.
+        let _ = writeln!(page, "vatra_{name}{labels} {value}");
+    };
+    line("requests_started_total", "", app.counts.started());
+    for (class, count) in app.counts.finished() {
+        line(
+            "requests_finished_total",
+            &format!("{{status=\"{class}xx\"}}"),
+            count,
+        );
+    }
+    line(
+        "requests_duration_microseconds_total",
+        "",
+        app.counts.micros(),
+    );
+    let stats = app.store.stats();
+    line("commit_groups_total", "", stats.groups);
+    line("commit_batches_total", "", stats.batches);
+    line("commit_assert_failures_total", "", stats.assert_failures);
+    line("commit_engine_failures_total", "", stats.engine_failures);
+    line("commit_queued", "", stats.queued);
+    line("store_memtable_bytes", "", stats.engine.memtable_bytes);
+    line(
+        "store_block_cache_bytes",
+        "",
+        stats.engine.block_cache_bytes,
+    );
+    line("store_disk_bytes", "", stats.engine.disk_bytes);
+    line("store_rows", "", stats.engine.rows);
+    line(
+        "store_writable",
+        "",
+        u64::from(app.store.health().is_writable()),
+    );
+    page
+}

@@ -1,0 +1,73 @@
+//! HTTP: from the outermost layer to the handlers.
+//!
+//! - [`endpoint`]: how a handler becomes a route
+//! - [`error`]: the one table from reasons to answers
+//! - [`client`]: the handlers of the client-server API, a file per section of the spec
+//! - [`observe`]: one log line a request, and counts
+//!
+//! Handlers decide nothing: extract, one domain call, reply.
+
+pub(crate) mod client;
+pub(crate) mod endpoint;
+pub(crate) mod error;
+pub(crate) mod health;
+pub(crate) mod observe;
+pub(crate) mod uiaa;
+
+use axum::{Router, response::IntoResponse};
+use http::{HeaderValue, Method, StatusCode, header};
+use tower_http::{catch_panic::CatchPanicLayer, cors};
+
+use self::error::Error;
+use crate::wiring::App;
+
+/// Everything both listeners serve.
+pub fn router(app: App) -> Router {
+    let observed = axum::middleware::from_fn_with_state(app.clone(), observe::observe);
+    client::routes()
+        .into_router()
+        .merge(health::router())
+        .fallback(|| async { Error::unrecognized(StatusCode::NOT_FOUND) })
+        .method_not_allowed_fallback(|| async {
+            Error::unrecognized(StatusCode::METHOD_NOT_ALLOWED)
+        })
+        .layer(CatchPanicLayer::custom(|_| {
+            Error::internal(&"a handler panicked").into_response()
+        }))
+        .layer(cors())
+        .layer(observed)
+        .with_state(app)
+}
+
+/// The metrics page, for a listener of its own.
+pub fn metrics_router(app: App) -> Router {
+    health::metrics().with_state(app)
+}
+
+/// <https://spec.matrix.org/v1.19/client-server-api/#web-browser-clients>
+fn cors() -> cors::CorsLayer {
+    cors::CorsLayer::new()
+        .allow_origin(cors::Any)
+        .allow_methods([
+            Method::GET,
+            Method::POST,
+            Method::PUT,
+            Method::DELETE,
+            Method::OPTIONS,
+        ])
+        .allow_headers([
+            header::AUTHORIZATION,
+            header::CONTENT_TYPE,
+            header::HeaderName::from_static("x-requested-with"),
+        ])
+        .expose_headers([
+            header::HeaderName::from_static("retry-after"),
+            header::CONTENT_DISPOSITION,
+        ])
+        .max_age(std::time::Duration::from_secs(86_400))
+}
+
+/// A header value of our own making.
+pub(crate) const fn fixed(value: &'static str) -> HeaderValue {
+    HeaderValue::from_static(value)
+}

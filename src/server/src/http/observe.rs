@@ -1,0 +1,90 @@
+//! One line a request: id, user, endpoint, status, duration. Never a query, a token or a password.
+
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Instant,
+};
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    middleware::Next,
+    response::Response,
+};
+use tracing::info;
+
+use crate::wiring::App;
+
+/// Where the endpoint writes down who called, for the request's line.
+#[derive(Clone, Default)]
+struct CallerName(Arc<OnceLock<String>>);
+
+/// Writes down who called.
+pub(crate) fn name_caller<B>(request: &http::Request<B>, name: Option<&str>) {
+    if let (Some(cell), Some(name)) = (request.extensions().get::<CallerName>(), name) {
+        // Named twice can only be the same caller.
+        let _ = cell.0.set(name.to_owned());
+    }
+}
+
+/// Counts of requests, for /metrics.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    started: AtomicU64,
+    /// Finished requests by the first digit of their status.
+    by_class: [AtomicU64; 6],
+    micros: AtomicU64,
+}
+
+impl Counts {
+    /// How many requests have begun.
+    pub(crate) fn started(&self) -> u64 {
+        self.started.load(Ordering::Relaxed)
+    }
+
+    /// How many have ended, by status class (2 is 2xx).
+    pub(crate) fn finished(&self) -> impl Iterator<Item = (usize, u64)> {
+        self.by_class
+            .iter()
+            .enumerate()
+            .skip(1)
+            .map(|(class, count)| (class, count.load(Ordering::Relaxed)))
+    }
+
+    /// How long all of them took together, in microseconds.
+    pub(crate) fn micros(&self) -> u64 {
+        self.micros.load(Ordering::Relaxed)
+    }
+}
+
+/// The middleware.
+pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let id = app.counts.started.fetch_add(1, Ordering::Relaxed);
+    let caller = CallerName::default();
+    request.extensions_mut().insert(caller.clone());
+    let method = request.method().clone();
+    let endpoint = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let response = next.run(request).await;
+    let (status, took) = (response.status(), start.elapsed());
+    if let Some(count) = app.counts.by_class.get(usize::from(status.as_u16() / 100)) {
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+    let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    app.counts.micros.fetch_add(micros, Ordering::Relaxed);
+    info!(
+        id,
+        user = caller.0.get().map_or("-", String::as_str),
+        %method,
+        endpoint = endpoint.as_deref().unwrap_or("-"),
+        status = status.as_u16(),
+        micros,
+        "request"
+    );
+    response
+}

@@ -1,0 +1,118 @@
+//! A running server: the built parts behind their listeners.
+
+use std::{net::SocketAddr, path::Path, sync::Arc};
+
+use tokio::{net::TcpListener, task::JoinHandle};
+use vatra_store::Engine;
+use vatra_store_rocksdb::{RocksEngine, Settings};
+
+use crate::{config::Config, http, listen, wiring::App};
+
+/// A server that runs. Stop it with [`Running::stop`].
+pub struct Running {
+    /// The parts.
+    pub app: App,
+    /// Where the client-server API listens (the port is known even if the settings said 0).
+    pub client: SocketAddr,
+    /// Where the second listener listens.
+    pub federation: Option<SocketAddr>,
+    listeners: Vec<JoinHandle<()>>,
+}
+
+/// Why a server does not start. The message is for people.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+impl StartError {
+    fn new(error: impl std::fmt::Display) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Opens the store of these settings.
+pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError> {
+    let folder = config.data_dir.join("store");
+    tokio::fs::create_dir_all(&folder)
+        .await
+        .map_err(|error| StartError(format!("data_dir: {}: {error}", folder.display())))?;
+    let settings = Settings {
+        memory_budget_bytes: config.storage.memory_budget_bytes / 2,
+        ..Settings::default()
+    };
+    Ok(Arc::new(
+        RocksEngine::open(folder, &settings)
+            .await
+            .map_err(StartError::new)?,
+    ))
+}
+
+/// Starts a server on an engine and returns once it listens.
+pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, StartError> {
+    let bind = async |address: SocketAddr, key: &str| {
+        let listener = TcpListener::bind(address).await;
+        listener.map_err(|error| StartError(format!("{key} = {address}: {error}")))
+    };
+    let app = App::build(config, engine).await.map_err(StartError::new)?;
+    let config = &app.config;
+    let router = http::router(app.clone());
+    let mut listeners = Vec::new();
+
+    let listener = bind(config.client.listen, "client.listen").await?;
+    let client = listener.local_addr().map_err(StartError::new)?;
+    listeners.push(tokio::spawn(listen::serve(
+        listener,
+        None,
+        router.clone(),
+        app.soft_stop.clone(),
+    )));
+
+    let mut federation = None;
+    if config.federation.enabled {
+        let tls =
+            match optional(&config.federation.tls_cert).zip(optional(&config.federation.tls_key)) {
+                Some((cert, key)) => Some(listen::tls(cert, key).map_err(StartError)?),
+                None => None,
+            };
+        let listener = bind(config.federation.listen, "federation.listen").await?;
+        federation = Some(listener.local_addr().map_err(StartError::new)?);
+        listeners.push(tokio::spawn(listen::serve(
+            listener,
+            tls,
+            router,
+            app.soft_stop.clone(),
+        )));
+    }
+    if let Ok(address) = config.metrics.listen.parse() {
+        let listener = bind(address, "metrics.listen").await?;
+        let router = http::metrics_router(app.clone());
+        listeners.push(tokio::spawn(listen::serve(
+            listener,
+            None,
+            router,
+            app.soft_stop.clone(),
+        )));
+    }
+    Ok(Running {
+        app,
+        client,
+        federation,
+        listeners,
+    })
+}
+
+fn optional(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
+}
+
+impl Running {
+    /// Stops accepting, lets requests finish, ends long polls, and closes the store last.
+    pub async fn stop(self) {
+        self.app.soft_stop.cancel();
+        for listener in self.listeners {
+            // A listener that panicked has nothing left to finish.
+            let _ = listener.await;
+        }
+        self.app.close().await;
+    }
+}
