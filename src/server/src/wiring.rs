@@ -19,7 +19,7 @@ use vatra_store::{Engine, Options, Store};
 
 use crate::{
     config::{Config, Durability},
-    http::observe::Counts,
+    http::{limits::Rates, observe::Counts},
 };
 
 /// Bounds on what a request may cost.
@@ -49,6 +49,8 @@ pub struct Parts {
     pub rooms: Rooms,
     /// Bounds.
     pub limits: Limits,
+    /// Limits on requests.
+    pub rates: Rates,
     pub(crate) counts: Counts,
     /// Cancelled first: stop accepting, end long polls.
     pub soft_stop: CancellationToken,
@@ -111,6 +113,7 @@ impl App {
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
         let users = Users::new(store.clone(), ids, clock, random, server_name.clone());
 
+        let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
             request_bytes: config.client.max_request_bytes,
         };
@@ -121,6 +124,7 @@ impl App {
             users,
             rooms,
             limits,
+            rates,
             counts: Counts::default(),
             soft_stop: CancellationToken::new(),
             tasks: TaskTracker::new(),

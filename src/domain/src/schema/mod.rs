@@ -177,4 +177,5 @@ pub const BLOB_USES: Map<BlobId, i64> = Map::new(Keyspace::Index, 98, "blob_uses
 /// A thumbnail that was made. 110 bytes a row.
 pub const THUMBNAILS: Map<ThumbnailKey, ThumbnailRow> = Map::new(Keyspace::Index, 99, "thumbnails");
 /// Media ids that wait for their content: (user, expiry, media id). 90 bytes a row, ten a user at most.
-pub const PENDING_MEDIA: Map<(String, u64, String), ()> = Map::new(Keyspace::Index, 100, "pending_media");
+pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
+    Map::new(Keyspace::Index, 100, "pending_media");

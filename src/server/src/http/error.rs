@@ -8,6 +8,7 @@ use ruma::api::{client::uiaa::UiaaInfo, error::ErrorCode};
 use serde_json::{Map, Value, json};
 use tracing::error;
 use vatra_domain::{
+    flows::FlowError,
     rooms::RoomError,
     users::{AuthFailure, UsersError},
 };
@@ -182,6 +183,23 @@ impl From<UsersError> for Error {
             UsersError::UnknownRefreshToken => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
             UsersError::Hashing(_) | UsersError::Store(_) => return Self::internal(&error),
             UsersError::Commit(_) => return Self::unavailable(&error),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<FlowError> for Error {
+    fn from(error: FlowError) -> Self {
+        let (status, code) = match error {
+            FlowError::Room(error) => return error.into(),
+            FlowError::Users(error) => return error.into(),
+            FlowError::InvalidRoomState(_) => {
+                (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
+            }
+            FlowError::BadRequest(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
+            FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),
         };
         Self::new(status, code, error)
     }

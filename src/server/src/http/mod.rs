@@ -11,6 +11,7 @@ pub(crate) mod client;
 pub(crate) mod endpoint;
 pub(crate) mod error;
 pub(crate) mod health;
+pub mod limits;
 pub(crate) mod observe;
 pub(crate) mod uiaa;
 

@@ -37,7 +37,9 @@ use super::{
     },
     session::session_json,
 };
-use crate::{flows::leave_all, wiring::App};
+use vatra_domain::flows::membership::leave_all;
+
+use crate::wiring::App;
 
 #[derive(Deserialize)]
 struct RegisterBody {
@@ -194,8 +196,8 @@ pub(super) async fn deactivate(
     Operation::by_password("deactivate", &(), &caller)
         .check(&app, request.auth.as_ref())
         .await?;
+    leave_all(&app.users, &app.rooms, &caller).await?;
     app.users.deactivate(caller.sid).await?;
-    leave_all(&app.rooms, &caller.user).await?;
     Ok(deactivate::Response {
         id_server_unbind_result: ThirdPartyIdRemovalStatus::NoSupport,
     })

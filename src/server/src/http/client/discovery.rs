@@ -8,7 +8,7 @@ use ruma::{
         client::discovery::{
             discover_homeserver::{self, HomeserverInfo},
             discover_support::{self, Contact, ContactRole},
-            get_capabilities::v3 as get_capabilities,
+            get_capabilities::v3::{self as get_capabilities, Capabilities, RoomVersionStability},
             get_supported_versions,
         },
         federation::discovery::discover_homeserver as discover_server,
@@ -27,7 +27,7 @@ const VERSIONS: [&str; 17] = [
 
 pub(super) async fn versions(
     _: App,
-    (): (),
+    _: Option<Requester>,
     _: get_supported_versions::Request,
 ) -> Result<get_supported_versions::Response, Error> {
     let features = [
@@ -104,14 +104,9 @@ pub(super) async fn capabilities(
 ) -> Result<get_capabilities::Response, Error> {
     let available: BTreeMap<_, _> = (1..=12)
         .filter_map(|version: u8| RoomVersionId::try_from(version.to_string()).ok())
-        .map(|version| {
-            (
-                version,
-                ruma::api::client::discovery::get_capabilities::RoomVersionStability::Stable,
-            )
-        })
+        .map(|version| (version, RoomVersionStability::Stable))
         .collect();
-    let mut capabilities = ruma::api::client::discovery::get_capabilities::Capabilities::default();
+    let mut capabilities = Capabilities::default();
     capabilities.room_versions.default = RoomVersionId::V12;
     capabilities.room_versions.available = available;
     capabilities.change_password.enabled = true;

@@ -6,10 +6,10 @@ use axum::{
 };
 use ruma::{OwnedUserId, UserId};
 use serde_json::{Value, json};
-use vatra_domain::{schema::UserSid, users::Requester};
+use vatra_domain::{flows, schema::UserSid, users::Requester};
 
 use super::super::{endpoint::Input, error::Error};
-use crate::{flows, wiring::App};
+use crate::wiring::App;
 
 pub(super) async fn get(app: App, (): (), input: Input) -> Result<Response, Error> {
     let (_, sid) = known(&app, &input).await?;
@@ -66,7 +66,7 @@ async fn set(
         return Err(Error::forbidden("the profile of another user"));
     }
     if app.users.set_profile_field(caller.sid, name, value).await? {
-        flows::profile_changed(&app.users, &app.rooms, caller, name).await?;
+        flows::profile::changed(&app.users, &app.rooms, caller, name).await?;
     }
     Ok(Json(json!({})).into_response())
 }
