@@ -10,6 +10,7 @@ use vatra_domain::{
     clock::{SharedClock, SystemClock},
     event::signer::Signer,
     ids::Ids,
+    media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
     rooms::{CacheSizes, Rooms},
     schema,
@@ -47,6 +48,8 @@ pub struct Parts {
     pub users: Users,
     /// Rooms.
     pub rooms: Rooms,
+    /// Pictures and files.
+    pub media: Media,
     /// Bounds.
     pub limits: Limits,
     /// Limits on requests.
@@ -80,6 +83,9 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
+    /// The media folder cannot be opened.
+    #[error("media_dir: {0}")]
+    Media(#[from] BlobError),
     /// The server's name is none.
     #[error("server_name: {0}")]
     Name(#[from] ruma::IdParseError),
@@ -111,7 +117,13 @@ impl App {
             ..CacheSizes::default()
         };
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
-        let users = Users::new(store.clone(), ids, clock, random, server_name.clone());
+        let users = Users::new(store.clone(), ids, clock.clone(), random.clone(), server_name.clone());
+        let blobs = Arc::new(LocalBlobs::open(config.media_dir.clone()).await?);
+        let settings = MediaSettings {
+            max_upload_bytes: config.media.max_upload_bytes,
+            ..MediaSettings::new(server_name.clone())
+        };
+        let media = Media::new(store.clone(), blobs, clock, random, settings);
 
         let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
@@ -123,6 +135,7 @@ impl App {
             store,
             users,
             rooms,
+            media,
             limits,
             rates,
             counts: Counts::default(),

@@ -3,7 +3,7 @@
 //! A handler is `async fn(app: App, caller: C, request: R) -> Result<R::OutgoingResponse, Error>`; [`Routes::add`] takes the
 //! paths, the method and the kind of authentication from `R`, so that a route cannot disagree with the spec. The
 //! caller `C` is a [`Requester`], an `Option<Requester>` or `()`, as the endpoint's authentication has it. An endpoint
-//! that answers with something else than ruma's type is registered with [`Routes::raw`].
+//! whose body or answer is too large to be held is registered with [`Routes::stream`].
 
 use std::{collections::HashSet, future::Future};
 
@@ -16,6 +16,7 @@ use axum::{
 };
 use bytes::BytesMut;
 use http::Method;
+use http_body::Body as _;
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, Metadata, OutgoingResponseExt,
     auth_scheme::{
@@ -165,16 +166,41 @@ impl Routes {
             })
     }
 
-    /// Registers an axum handler at all paths of a request type.
-    pub(crate) fn raw<R>(self, route: impl Fn(MethodFilter) -> MethodRouter<App>) -> Self
+    /// Registers a handler whose body or answer is too large to be held, at all paths of its request type: the body is
+    /// handed over unread (the request is parsed as if it were empty), and the answer is written as it comes.
+    pub(crate) fn stream<R, C, F, Fut>(self, handler: F) -> Self
     where
-        R: Metadata,
+        R: IncomingRequest + Send + 'static,
         R::PathBuilder: AllPaths,
+        C: Caller<R::Authentication> + 'static,
+        F: Fn(App, C, R, Upload) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response, Error>> + Send + 'static,
     {
-        R::PATH_BUILDER
-            .all()
-            .into_iter()
-            .fold(self, |routes, path| routes.route(&R::METHOD, path, &route))
+        let serve = move |State(app): State<App>, params: RawPathParams, request: Request| {
+            let handler = handler.clone();
+            async move {
+                let read = async {
+                    let (head, body) = apart(request);
+                    let caller = identify::<R::Authentication, C>(&app, &head).await?;
+                    let (parts, ()) = head.into_parts();
+                    let announced_bytes = body.size_hint().exact();
+                    let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
+                    let empty: &[u8] = &[];
+                    let request = R::try_from_http_request(http::Request::from_parts(parts, empty), &args)
+                        .map_err(|error| unreadable(error, empty))?;
+                    Ok::<_, Error>((caller, request, Upload { body, announced_bytes }))
+                };
+                match read.await {
+                    Ok((caller, request, upload)) => {
+                        handler(app, caller, request, upload).await.unwrap_or_else(Error::into_response)
+                    }
+                    Err(error) => error.into_response(),
+                }
+            }
+        };
+        R::PATH_BUILDER.all().into_iter().fold(self, |routes, path| {
+            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+        })
     }
 
     /// Registers an axum handler at a path that is not ruma's.
@@ -269,6 +295,14 @@ where
         .try_into_http_response::<BytesMut>()
         .map_err(|error| Error::internal(&error))?;
     Ok(response.map(|body| Body::from(body.freeze())))
+}
+
+/// A body that was not read.
+pub(crate) struct Upload {
+    /// The body.
+    pub(crate) body: Body,
+    /// How long the client says that it is.
+    pub(crate) announced_bytes: Option<u64>,
 }
 
 /// A request as plain parts.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tracing::error;
 use vatra_domain::{
     flows::FlowError,
+    media::MediaError,
     rooms::RoomError,
     users::{AuthFailure, UsersError},
 };
@@ -188,14 +189,35 @@ impl From<UsersError> for Error {
     }
 }
 
+impl From<MediaError> for Error {
+    fn from(error: MediaError) -> Self {
+        let (status, code) = match &error {
+            MediaError::TooLarge { .. } | MediaError::PictureTooLarge => {
+                (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge)
+            }
+            MediaError::BrokenBody(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
+            MediaError::BadName(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            MediaError::NotFound => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            MediaError::NotYetUploaded => (StatusCode::GATEWAY_TIMEOUT, ErrorCode::NotYetUploaded),
+            MediaError::NotCreator => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            MediaError::AlreadyUploaded => (StatusCode::CONFLICT, ErrorCode::CannotOverwriteMedia),
+            MediaError::TooManyPending { retry_after_ms } => {
+                return Self::limited(Duration::from_millis(*retry_after_ms));
+            }
+            MediaError::CannotThumbnail => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
+            MediaError::Damaged(_) | MediaError::Blob(_) | MediaError::Store(_) => return Self::internal(&error),
+            MediaError::Commit(_) => return Self::unavailable(&error),
+        };
+        Self::new(status, code, error)
+    }
+}
+
 impl From<FlowError> for Error {
     fn from(error: FlowError) -> Self {
         let (status, code) = match error {
             FlowError::Room(error) => return error.into(),
             FlowError::Users(error) => return error.into(),
-            FlowError::InvalidRoomState(_) => {
-                (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
-            }
+            FlowError::InvalidRoomState(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState),
             FlowError::BadRequest(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
             FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
             FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),

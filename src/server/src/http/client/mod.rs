@@ -5,6 +5,8 @@ mod account;
 mod account_data;
 mod devices;
 mod discovery;
+mod legacy_media;
+mod media;
 mod profile;
 mod session;
 
@@ -52,5 +54,7 @@ pub(crate) fn routes() -> Routes {
         .add(account_data::tags)
         .add(account_data::set_tag)
         .add(account_data::delete_tag);
+    let routes = media::routes(routes);
+    let routes = legacy_media::routes(routes);
     account::shared_secret_routes(routes)
 }

@@ -1,0 +1,96 @@
+//! The old media paths, `/_matrix/media/{r0,v3}/...`, which need no token.
+//!
+//! They serve files only if `media.legacy_unauthenticated` is set: the spec wants servers to freeze them, and a frozen
+//! server answers 404. The configuration needs a token and is there either way.
+#![allow(deprecated)]
+
+use axum::response::Response;
+use ruma::api::client::media::{
+    get_content::v3 as get_content, get_content_as_filename::v3 as get_content_as_filename,
+    get_content_thumbnail::v3 as get_content_thumbnail, get_media_config::v3 as get_media_config,
+};
+use vatra_domain::users::Requester;
+
+use super::{
+    super::{
+        endpoint::{Routes, Upload},
+        error::Error,
+    },
+    media::{Cache, file, picture, wanted},
+};
+use crate::wiring::App;
+
+/// The endpoints.
+pub(super) fn routes(routes: Routes) -> Routes {
+    routes
+        .add(config)
+        .stream(download)
+        .stream(download_as)
+        .stream(thumbnail)
+}
+
+/// Whether the operator serves files without a token.
+fn check(app: &App) -> Result<(), Error> {
+    let served = app.config.media.legacy_unauthenticated;
+    served.then_some(()).ok_or_else(|| {
+        Error::not_found("media is served at /_matrix/client/v1/media, with a token")
+    })
+}
+
+async fn config(
+    app: App,
+    _: Requester,
+    _: get_media_config::Request,
+) -> Result<get_media_config::Response, Error> {
+    Ok(get_media_config::Response::new(ruma::UInt::new_saturating(
+        app.media.max_upload_bytes(),
+    )))
+}
+
+async fn download(
+    app: App,
+    (): (),
+    request: get_content::Request,
+    _: Upload,
+) -> Result<Response, Error> {
+    check(&app)?;
+    let found = app
+        .media
+        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .await?;
+    Ok(file(found, None, Cache::Public))
+}
+
+async fn download_as(
+    app: App,
+    (): (),
+    request: get_content_as_filename::Request,
+    _: Upload,
+) -> Result<Response, Error> {
+    check(&app)?;
+    let found = app
+        .media
+        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .await?;
+    Ok(file(found, Some(request.filename), Cache::Public))
+}
+
+async fn thumbnail(
+    app: App,
+    (): (),
+    request: get_content_thumbnail::Request,
+    _: Upload,
+) -> Result<Response, Error> {
+    check(&app)?;
+    let wanted = wanted(request.width, request.height, request.method.as_ref())?;
+    let found = app
+        .media
+        .thumbnail(
+            &request.server_name,
+            &request.media_id,
+            wanted,
+            request.timeout_ms,
+        )
+        .await?;
+    Ok(picture(found, Cache::Public))
+}
