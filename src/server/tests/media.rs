@@ -1,0 +1,324 @@
+//! Pictures and files, over HTTP, against a real server on port 0.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+use std::sync::Arc;
+
+use reqwest::{Client, Method, RequestBuilder, Response};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use vatra::{
+    config::Config,
+    server::{Running, start},
+};
+use vatra_store::MemoryEngine;
+
+struct Server {
+    running: Running,
+    client: Client,
+    token: String,
+    _folder: TempDir,
+}
+
+impl Server {
+    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+        // A second test of this process finds it installed already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::try_it();
+        config.data_dir = folder.path().join("data");
+        config.media_dir = folder.path().join("media");
+        config.client.listen = "127.0.0.1:0".parse().unwrap();
+        config.federation.enabled = false;
+        change(&mut config);
+        let running = start(config, Arc::new(MemoryEngine::new())).await.unwrap();
+        let client = Client::new();
+        let mut server = Self {
+            running,
+            client,
+            token: String::new(),
+            _folder: folder,
+        };
+        server.token = server.register("alice").await;
+        server
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(
+            method,
+            format!("http://{}/_matrix/{path}", self.running.client),
+        )
+    }
+
+    fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path).bearer_auth(&self.token)
+    }
+
+    async fn register(&self, name: &str) -> String {
+        let body = json!({ "username": name, "password": "correct horse battery", "auth": { "type": "m.login.dummy" } });
+        let answer = self
+            .request(Method::POST, "client/v3/register")
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        answer.json::<Value>().await.unwrap()["access_token"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    }
+
+    /// Uploads; gives `server/id`.
+    async fn upload(
+        &self,
+        query: &str,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> String {
+        let request = self
+            .request(Method::POST, &format!("media/v3/upload{query}"))
+            .bearer_auth(&self.token);
+        let answer = request
+            .header("content-type", content_type)
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(answer.status(), 200);
+        let uri = answer.json::<Value>().await.unwrap()["content_uri"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        uri.strip_prefix("mxc://").unwrap().to_owned()
+    }
+}
+
+fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
+    answer
+        .headers()
+        .get(name)
+        .map_or("", |value| value.to_str().unwrap())
+}
+
+async fn refused(request: RequestBuilder, status: u16, code: &str) {
+    let answer = request.send().await.unwrap();
+    assert_eq!(answer.status(), status);
+    assert_eq!(answer.json::<Value>().await.unwrap()["errcode"], code);
+}
+
+/// A picture of one colour, 400 by 200.
+fn png() -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image::RgbImage::from_pixel(400, 200, image::Rgb([9, 99, 199]))
+        .write_to(&mut bytes, image::ImageFormat::Png)
+        .unwrap();
+    bytes.into_inner()
+}
+
+#[tokio::test]
+async fn a_file_comes_back_with_the_headers_of_the_spec() {
+    let server = Server::start(|_| {}).await;
+    let id = server
+        .upload(
+            "?filename=a%3Bb%20%22c%22.txt",
+            "Text/Plain; charset=utf-8",
+            "hello",
+        )
+        .await;
+    let answer = server
+        .get(&format!("client/v1/media/download/{id}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(header(&answer, "content-type"), "Text/Plain; charset=utf-8");
+    assert_eq!(header(&answer, "content-length"), "5");
+    assert_eq!(
+        header(&answer, "content-disposition"),
+        r#"inline; filename="a;b \"c\".txt""#
+    );
+    assert!(header(&answer, "content-security-policy").starts_with("sandbox; default-src 'none';"));
+    assert_eq!(
+        header(&answer, "cross-origin-resource-policy"),
+        "cross-origin"
+    );
+    assert_eq!(header(&answer, "x-content-type-options"), "nosniff");
+    assert!(header(&answer, "cache-control").contains("immutable"));
+    assert_eq!(answer.text().await.unwrap(), "hello");
+
+    let named = server
+        .get(&format!("client/v1/media/download/{id}/%E2%98%95"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        header(&named, "content-disposition"),
+        "inline; filename*=utf-8''%E2%98%95"
+    );
+    let id = server.upload("", "image/svg+xml", "<svg/>").await;
+    let saved = server
+        .get(&format!("client/v1/media/download/{id}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(header(&saved, "content-disposition"), "attachment");
+    server.running.stop().await;
+}
+
+#[tokio::test]
+async fn thumbnails_are_pictures_and_need_one() {
+    let server = Server::start(|_| {}).await;
+    let id = server.upload("", "text/html", png()).await;
+    let thumbnail =
+        |id: &str, query: &str| server.get(&format!("client/v1/media/thumbnail/{id}{query}"));
+    let answer = thumbnail(&id, "?width=32&height=32&method=crop")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), header(&answer, "content-type")),
+        (200, "image/png")
+    );
+    assert_eq!(
+        header(&answer, "content-disposition"),
+        "inline; filename=thumbnail.png"
+    );
+    let made = image::load_from_memory(&answer.bytes().await.unwrap()).unwrap();
+    assert_eq!((made.width(), made.height()), (32, 32));
+    let lie = server.upload("", "image/png", "<html>").await;
+    refused(thumbnail(&lie, "?width=32&height=32"), 400, "M_UNKNOWN").await;
+    for query in [
+        "",
+        "?width=0&height=9",
+        "?width=-1&height=9",
+        "?width=x&height=9",
+        "?width=9&height=9&method=stretch",
+    ] {
+        let answer = thumbnail(&id, query).send().await.unwrap();
+        assert_eq!(answer.status(), 400, "{query}");
+    }
+    server.running.stop().await;
+}
+
+#[tokio::test]
+async fn media_needs_a_token_unless_the_operator_serves_the_old_paths() {
+    for legacy in [false, true] {
+        let server = Server::start(|config| config.media.legacy_unauthenticated = legacy).await;
+        let id = server.upload("", "image/png", png()).await;
+        refused(
+            server.request(Method::GET, &format!("client/v1/media/download/{id}")),
+            401,
+            "M_MISSING_TOKEN",
+        )
+        .await;
+        refused(
+            server.request(Method::POST, "media/v3/upload").body("x"),
+            401,
+            "M_MISSING_TOKEN",
+        )
+        .await;
+        for path in [
+            format!("download/{id}"),
+            format!("download/{id}/x.png"),
+            format!("thumbnail/{id}?width=32&height=32"),
+        ] {
+            for version in ["v3", "r0"] {
+                let old = server.request(Method::GET, &format!("media/{version}/{path}"));
+                if legacy {
+                    assert_eq!(old.send().await.unwrap().status(), 200, "{version} {path}");
+                } else {
+                    refused(old, 404, "M_NOT_FOUND").await;
+                }
+            }
+        }
+        server.running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec() {
+    let server = Server::start(|config| config.media.max_upload_bytes = 1000).await;
+    let config = server
+        .get("client/v1/media/config")
+        .send()
+        .await
+        .unwrap()
+        .json::<Value>()
+        .await
+        .unwrap();
+    assert_eq!(config, json!({ "m.upload.size": 1000 }));
+    server.upload("", "text/plain", vec![7; 1000]).await;
+    let upload = |body: reqwest::Body| {
+        server
+            .request(Method::POST, "media/v3/upload")
+            .bearer_auth(&server.token)
+            .body(body)
+    };
+    refused(upload(vec![7; 1001].into()), 413, "M_TOO_LARGE").await;
+    for path in [
+        "localhost/nosuch",
+        "elsewhere.example/nosuch",
+        "localhost/..%2F..%2Fetc%2Fpasswd",
+    ] {
+        refused(
+            server.get(&format!("client/v1/media/download/{path}")),
+            404,
+            "M_NOT_FOUND",
+        )
+        .await;
+    }
+    refused(
+        server.get("client/v1/media/download/bad%20name/x"),
+        400,
+        "M_INVALID_PARAM",
+    )
+    .await;
+    server.running.stop().await;
+}
+
+#[tokio::test]
+async fn a_reserved_id_is_filled_once_by_who_reserved_it() {
+    let server = Server::start(|_| {}).await;
+    let bob = server.register("bob").await;
+    let created = server
+        .request(Method::POST, "media/v1/create")
+        .bearer_auth(&server.token)
+        .send()
+        .await
+        .unwrap();
+    let created = created.json::<Value>().await.unwrap();
+    assert!(created["unused_expires_at"].is_u64());
+    let id = created["content_uri"]
+        .as_str()
+        .unwrap()
+        .strip_prefix("mxc://")
+        .unwrap();
+    refused(
+        server.get(&format!("client/v1/media/download/{id}?timeout_ms=0")),
+        504,
+        "M_NOT_YET_UPLOADED",
+    )
+    .await;
+    let put = |token: &str| {
+        server
+            .request(Method::PUT, &format!("media/v3/upload/{id}"))
+            .bearer_auth(token)
+            .body("once")
+    };
+    refused(put(&bob), 403, "M_FORBIDDEN").await;
+    assert_eq!(put(&server.token).send().await.unwrap().status(), 200);
+    refused(put(&server.token), 409, "M_CANNOT_OVERWRITE_MEDIA").await;
+    let read = server
+        .get(&format!("client/v1/media/download/{id}"))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(header(&read, "content-type"), "application/octet-stream");
+    assert_eq!(read.text().await.unwrap(), "once");
+    server.running.stop().await;
+}
