@@ -1,6 +1,6 @@
 //! What an event relates to: `m.relates_to`. <https://spec.matrix.org/v1.19/client-server-api/#forming-relationships-between-events>
 
-use ruma::OwnedEventId;
+use ruma::{CanonicalJsonObject, OwnedEventId};
 use serde::Deserialize;
 
 use super::pdu::Pdu;
@@ -31,6 +31,14 @@ struct RelatesTo {
 }
 
 impl Relation {
+    /// The relation in a content that is not an event yet.
+    pub fn in_content(content: &CanonicalJsonObject) -> Option<Self> {
+        let relates_to = content.get("m.relates_to")?.as_object()?;
+        let text = |name: &str| relates_to.get(name).and_then(|value| value.as_str());
+        let event_id = OwnedEventId::try_from(text("event_id")?).ok()?;
+        Some(Self { rel_type: text("rel_type")?.to_owned(), event_id, key: text("key").map(str::to_owned) })
+    }
+
     /// The relation of an event; `None` if it has none or a malformed one. State events cannot relate.
     pub fn of(pdu: &Pdu) -> Option<Self> {
         // Most events have no relation: a search is cheaper than reading the content.

@@ -397,19 +397,12 @@ impl RoomGuard {
         };
         let user = self.inner.ids.intern_user(&user).await?;
         let view = self.inner.store.view();
-        let content: Option<MemberContent> = match new {
-            Some(sid) if sid == own.sid => own.pdu.content_as().ok(),
-            Some(sid) => self
-                .inner
-                .events
-                .get(&view, sid)
-                .await?
-                .and_then(|event| event.pdu.content_as().ok()),
+        let new = match new {
+            Some(sid) if sid == own.sid => membership_of(own.pdu),
+            Some(sid) => self.inner.events.get(&view, sid).await?.and_then(|event| membership_of(&event.pdu)),
             None => None,
         };
-        let new = content
-            .and_then(|content| Membership::from_state(&content.membership))
-            .unwrap_or(Membership::Leave);
+        let new = new.unwrap_or(Membership::Leave);
         let old = self.membership_before(user).await?;
         let new = PendingMembership {
             membership: new,
@@ -458,6 +451,12 @@ impl RoomGuard {
         }
         Ok(())
     }
+}
+
+/// What a member event says; `None` for other events and for what the spec does not know.
+pub(super) fn membership_of(pdu: &Pdu) -> Option<Membership> {
+    let content: MemberContent = pdu.content_as().ok()?;
+    Membership::from_state(&content.membership)
 }
 
 /// The event being appended, whose content is not in the store yet.

@@ -12,14 +12,17 @@
 
 mod append;
 mod error;
+pub mod ephemeral;
 mod event;
 mod head;
 pub mod power;
 mod reader;
 mod send;
+pub mod serve;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod unread;
 pub mod visible;
 
 use std::sync::Arc;

@@ -38,6 +38,14 @@ pub mod topic {
     /// The kind of [`membership`].
     pub const MEMBERSHIP: u8 = 3;
 
+    /// The kind of [`presence`].
+    pub const PRESENCE: u8 = 4;
+
+    /// Someone in the room came or went. Wakes like [`room`], but nothing of the room itself changed.
+    pub fn presence(room: RoomSid) -> Topic {
+        Topic { kind: PRESENCE, id: room.0 }
+    }
+
     /// Something in the room changed that its members may see in /sync.
     pub fn room(room: RoomSid) -> Topic {
         Topic {

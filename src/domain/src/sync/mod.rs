@@ -25,20 +25,33 @@ use vatra_store::{Position, Store};
 
 pub use self::{
     request::{StateField, SyncRequest},
+    sections::Providers,
     response::SyncResponse,
     wait::{Subscription, Waiters},
 };
 use self::{
-    sections::{Providers, Span},
+    sections::Span,
     token::SyncToken,
 };
 use crate::{
     rooms::{Reader, RoomError, Rooms, visible::Viewer},
     schema::{MembershipRow, RoomSid, UserSid, topic},
+    users::UsersError,
 };
 
 /// The longest a poll waits, whatever the client asks for.
 pub const MAX_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// Why a /sync failed.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// Something about a room.
+    #[error(transparent)]
+    Room(#[from] RoomError),
+    /// Something about the user.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+}
 
 /// A user's rooms as of a position.
 struct UserRooms {
@@ -76,7 +89,7 @@ impl Syncs {
     }
 
     /// One /sync: what is new since the token, waiting for it if nothing is.
-    pub async fn sync(&self, viewer: &Viewer, request: &SyncRequest) -> Result<SyncResponse, RoomError> {
+    pub async fn sync(&self, viewer: &Viewer, request: &SyncRequest) -> Result<SyncResponse, SyncError> {
         let inner = &self.inner;
         let mut subscription = inner.waiters.subscribe(viewer.sid).await?;
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
@@ -111,7 +124,7 @@ impl Inner {
         viewer: &Viewer,
         request: &SyncRequest,
         since: Option<SyncToken>,
-    ) -> Result<SyncResponse, RoomError> {
+    ) -> Result<SyncResponse, SyncError> {
         let upto = reader.watermark();
         let span = Span { since: since.map(|token| token.position), upto, full_state: request.full_state };
         let memberships = self.rooms_of(reader, viewer.sid).await?;

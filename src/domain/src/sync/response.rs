@@ -47,12 +47,6 @@ impl Events {
     }
 }
 
-impl From<Vec<Box<RawValue>>> for Events {
-    fn from(events: Vec<Box<RawValue>>) -> Self {
-        Self { events }
-    }
-}
-
 /// Rooms by what the user has to do with them.
 #[derive(Debug, Default, Serialize)]
 pub struct RoomsSection {
@@ -203,4 +197,10 @@ pub struct UnreadCounts {
     pub notification_count: u64,
     /// Those of them that highlight.
     pub highlight_count: u64,
+}
+
+impl From<crate::rooms::unread::Counts> for UnreadCounts {
+    fn from(counts: crate::rooms::unread::Counts) -> Self {
+        Self { notification_count: counts.notify, highlight_count: counts.highlight }
+    }
 }

@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use vatra_store::Position;
 
 use super::{
+    SyncError,
     request::{StateField, SyncRequest},
     response::{Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, RoomsSection, State, Summary, Timeline},
     room::{Ask, Window},
@@ -14,7 +15,7 @@ use super::{
 use crate::{
     event::{client, filter},
     rooms::{
-        Event, Reader, Room, RoomError, Rooms,
+        Event, Reader, Room, Rooms,
         ephemeral::Ephemeral,
         serve::{self, Form},
         unread,
@@ -57,7 +58,7 @@ impl Providers {
         request: &SyncRequest,
         span: Span,
         memberships: &[(RoomSid, MembershipRow)],
-    ) -> Result<RoomsSection, RoomError> {
+    ) -> Result<RoomsSection, SyncError> {
         let mut section = RoomsSection::default();
         for (sid, row) in memberships {
             // A membership of after the view belongs to the next answer.
@@ -114,7 +115,7 @@ impl Providers {
         reader: &Reader,
         sid: RoomSid,
         request: &SyncRequest,
-    ) -> Result<Option<Arc<Room>>, RoomError> {
+    ) -> Result<Option<Arc<Room>>, SyncError> {
         let Some(room) = reader.room_by_sid(sid).await? else { return Ok(None) };
         let filter = &request.filter.room;
         let listed = filter.rooms.as_ref().is_none_or(|rooms| rooms.contains(&room.id));
@@ -129,7 +130,7 @@ impl Providers {
         span: Span,
         room: &Arc<Room>,
         row: &MembershipRow,
-    ) -> Result<Option<JoinedRoom>, RoomError> {
+    ) -> Result<Option<JoinedRoom>, SyncError> {
         // Who joins after `since` knows nothing of the room, though the timeline may go back before the join.
         let newly = span.is_new(row.position);
         let since = if newly { None } else { span.since };
@@ -139,7 +140,7 @@ impl Providers {
             || window.state.iter().chain(&window.events).any(|event| event.pdu.kind.to_string() == "m.room.member");
 
         let mut joined = JoinedRoom {
-            ephemeral: self.ephemeral(reader, viewer, request, room, since, span.upto).await?,
+            ephemeral: self.ephemeral(reader, viewer, request, room, since).await?,
             account_data: self.room_account_data(reader, viewer, request, room, span.since.filter(|_| !newly)).await?,
             ..JoinedRoom::default()
         };
@@ -154,10 +155,12 @@ impl Providers {
             joined.summary = summary(reader, viewer, room).await?;
         }
         let threads = request.filter.room.timeline.unread_thread_notifications;
-        let unread = unread::of(reader, viewer, room, threads).await?;
-        joined.unread_notifications = Some(unread.room);
-        joined.unread_thread_notifications = unread.threads;
-        (joined.timeline, joined.state) = render(reader, viewer, request, room, window).await?;
+        let rules = self.users.push_rules(viewer.sid).await?;
+        let unread = unread::of(reader, &self.ephemeral.receipts, &rules, viewer, room, threads).await?;
+        joined.unread_notifications = Some(unread.room.into());
+        let threads = unread.threads.into_iter().map(|(root, counts)| (root, counts.into()));
+        joined.unread_thread_notifications = threads.collect();
+        (joined.timeline, joined.state) = self.render(reader, viewer, request, room, window).await?;
         Ok(Some(joined))
     }
 
@@ -169,7 +172,7 @@ impl Providers {
         span: Span,
         room: &Arc<Room>,
         row: &MembershipRow,
-    ) -> Result<LeftRoom, RoomError> {
+    ) -> Result<LeftRoom, SyncError> {
         // Someone who was joined at `since` is told what happened until they left; others get the leaving and its state.
         let upto = row.position.min(span.upto);
         let since = span.since.filter(|_| !span.full_state).filter(|since| row.joined_until > *since);
@@ -179,9 +182,31 @@ impl Providers {
             let own = reader.event_by_sid(row.event).await?;
             window = Window { events: own.into_iter().collect(), limited: false, prev_batch: None, state: Vec::new() };
         }
-        let (timeline, state) = render(reader, viewer, request, room, window).await?;
+        let (timeline, state) = self.render(reader, viewer, request, room, window).await?;
         Ok(LeftRoom { timeline, state })
     }
+
+async fn render(
+        &self,
+        reader: &Reader,
+    viewer: &Viewer,
+    request: &SyncRequest,
+    room: &Arc<Room>,
+    window: Window,
+) -> Result<(Timeline, State), SyncError> {
+    let form = Form::for_filter(&request.filter, self.users.clock().clone());
+    let events = serve::events(reader, viewer, room, &window.events, &form).await?;
+    let state = Events { events: serve::events(reader, viewer, room, &window.state, &form).await? };
+    let prev_batch = window.prev_batch.map(|token| token.to_string());
+    let timeline = Timeline { events, limited: window.limited, prev_batch };
+    let state = match request.state {
+        StateField::Before => State::Before(state),
+        StateField::After => State::After(state),
+        StateField::AfterUnstable => State::AfterUnstable(state),
+    };
+    Ok((timeline, state))
+}
+
 
     /// What an invited or knocking user may know of a room, and their own member event.
     async fn stripped(
@@ -190,7 +215,7 @@ impl Providers {
         room: &Room,
         viewer: &Viewer,
         row: &MembershipRow,
-    ) -> Result<Events, RoomError> {
+    ) -> Result<Events, SyncError> {
         let root = reader.root_at(room.sid, row.position).await?;
         let mut events: Vec<Box<RawValue>> = Vec::new();
         for kind in STRIPPED {
@@ -217,17 +242,16 @@ impl Providers {
         request: &SyncRequest,
         room: &Room,
         since: Option<Position>,
-        upto: Position,
-    ) -> Result<Events, RoomError> {
+    ) -> Result<Events, SyncError> {
         let wanted = &request.filter.room.ephemeral;
         let mut events = Vec::new();
         if filter::room_type_matches(wanted, &room.id, "m.typing")
-            && let Some(typing) = self.ephemeral.typing.event(room.sid, since, upto)
+            && let Some(typing) = self.ephemeral.typing.event(room.sid, since)
         {
             events.push(typing);
         }
         if filter::room_type_matches(wanted, &room.id, "m.receipt")
-            && let Some(receipts) = self.ephemeral.receipts.event(reader, viewer, room, since, upto).await?
+            && let Some(receipts) = self.ephemeral.receipts.event(reader, viewer, room.sid, since).await?
         {
             events.push(receipts);
         }
@@ -241,7 +265,7 @@ impl Providers {
         request: &SyncRequest,
         room: &Room,
         since: Option<Position>,
-    ) -> Result<Events, RoomError> {
+    ) -> Result<Events, SyncError> {
         let wanted: &RoomEventFilter = &request.filter.room.account_data;
         let data = self.users.room_account_data_since(reader.view(), viewer.sid, room.sid, since).await?;
         let events = data.into_iter().filter(|(kind, _)| filter::room_type_matches(wanted, &room.id, kind));
@@ -254,7 +278,7 @@ impl Providers {
         viewer: &Viewer,
         request: &SyncRequest,
         span: Span,
-    ) -> Result<Events, RoomError> {
+    ) -> Result<Events, SyncError> {
         if let Some(since) = span.since
             && !self.rooms.store().changed_since(topic::user(viewer.sid), since)
         {
@@ -273,8 +297,10 @@ impl Providers {
         request: &SyncRequest,
         span: Span,
         memberships: &[(RoomSid, MembershipRow)],
-    ) -> Result<Events, RoomError> {
-        self.ephemeral.presence.events(reader, viewer, &request.filter.presence, span.since, memberships).await.map(Events::from)
+    ) -> Result<Events, SyncError> {
+        let wanted = &request.filter.presence;
+        let events = self.ephemeral.presence.events(reader, viewer, wanted, span.since, memberships).await?;
+        Ok(Events { events })
     }
 }
 
@@ -302,28 +328,8 @@ fn ask<'a>(reader: &'a Reader, viewer: &'a Viewer, request: &'a SyncRequest) -> 
     }
 }
 
-async fn render(
-    reader: &Reader,
-    viewer: &Viewer,
-    request: &SyncRequest,
-    room: &Arc<Room>,
-    window: Window,
-) -> Result<(Timeline, State), RoomError> {
-    let form = Form::for_filter(&request.filter);
-    let events = serve::events(reader, viewer, room, &window.events, &form).await?;
-    let state = Events { events: serve::events(reader, viewer, room, &window.state, &form).await? };
-    let prev_batch = window.prev_batch.map(|token| token.to_string());
-    let timeline = Timeline { events, limited: window.limited, prev_batch };
-    let state = match request.state {
-        StateField::Before => State::Before(state),
-        StateField::After => State::After(state),
-        StateField::AfterUnstable => State::AfterUnstable(state),
-    };
-    Ok((timeline, state))
-}
-
 /// Heroes (only for a room without a name or alias) and counts.
-async fn summary(reader: &Reader, viewer: &Viewer, room: &Room) -> Result<Summary, RoomError> {
+async fn summary(reader: &Reader, viewer: &Viewer, room: &Room) -> Result<Summary, SyncError> {
     let joined = reader.member_count(room.sid, Membership::Join).await?;
     let invited = reader.member_count(room.sid, Membership::Invite).await?;
     let named = reader.state_event(room.sid, &StateEventType::RoomName, "").await?.is_some_and(|event| says(&event, "name"))

@@ -130,7 +130,7 @@ impl Inner {
         let mut woken = HashSet::new();
         for topic in &wake.topics {
             match topic.kind {
-                topic::ROOM => {
+                topic::ROOM | topic::PRESENCE => {
                     if let Some(users) = self.by_room.get(&RoomSid(topic.id)) {
                         woken.extend(users.iter().copied());
                     }

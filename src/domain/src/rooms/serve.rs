@@ -1,0 +1,211 @@
+//! Events as one viewer sees them, a page at a time: the form for clients with everything that this server adds.
+//!
+//! Called by /sync and by every handler that shows events. Previous contents, redactions and memberships are read in
+//! batches; bundled aggregations cost one range read for each event that something relates to.
+//! <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
+
+use std::{collections::HashMap, sync::Arc};
+
+use ruma::{
+    api::client::filter::{EventFormat, FilterDefinition},
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::value::{RawValue, to_raw_value};
+use vatra_store::Direction;
+
+use super::{Event, Reader, Room, RoomError, visible::Viewer};
+use crate::{
+    clock::SharedClock,
+    event::client::{Unsigned, client_json},
+    schema::{EventSid, Membership, RelationRow, RoomOrder, StateRoot},
+};
+
+/// How many related events are looked at for one event's aggregation.
+const RELATED: usize = 1_000;
+
+/// In which form events are shown.
+#[derive(Clone)]
+pub struct Form {
+    /// With the room's id (everywhere but in /sync).
+    pub room_id: bool,
+    /// With aggregated relations.
+    pub relations: bool,
+    /// As other servers see them.
+    pub federation: bool,
+    /// The time, for `age`.
+    pub clock: SharedClock,
+}
+
+impl Form {
+    /// The form of the timeline of /sync, as a filter wants it.
+    pub fn for_filter(filter: &FilterDefinition, clock: SharedClock) -> Self {
+        Self { room_id: false, relations: true, federation: filter.event_format == EventFormat::Federation, clock }
+    }
+
+    /// The form of single events and pages.
+    pub fn full(clock: SharedClock) -> Self {
+        Self { room_id: true, relations: true, federation: false, clock }
+    }
+}
+
+/// Shows events of one room, in order. What may be seen is the caller's affair.
+pub async fn events(
+    reader: &Reader,
+    viewer: &Viewer,
+    room: &Arc<Room>,
+    events: &[Arc<Event>],
+    form: &Form,
+) -> Result<Vec<Box<RawValue>>, RoomError> {
+    if form.federation {
+        let raw = events.iter().map(|event| String::from_utf8_lossy(event.pdu.bytes()).into_owned());
+        return Ok(raw.filter_map(|json| RawValue::from_string(json).ok()).collect());
+    }
+    let others: Vec<EventSid> =
+        events.iter().flat_map(|event| [event.replaces, event.redacted_by]).flatten().collect();
+    let others: HashMap<EventSid, Arc<Event>> =
+        reader.events(&others).await?.into_iter().flatten().map(|event| (event.sid, event)).collect();
+    let mut memberships = Memberships { known: None };
+    let now = form.clock.now();
+    let mut shown = Vec::with_capacity(events.len());
+    for event in events {
+        let replaced = event.replaces.and_then(|sid| others.get(&sid));
+        let sent: u64 = event.pdu.origin_server_ts.0.into();
+        let own = event.transaction.as_ref().filter(|(user, device, _)| {
+            *user == viewer.sid && viewer.device.as_ref().is_some_and(|own| own.as_str() == device)
+        });
+        let unsigned = Unsigned {
+            age: i64::try_from(now).ok().zip(i64::try_from(sent).ok()).map(|(now, sent)| now - sent),
+            transaction_id: own.map(|(_, _, id)| id.clone()),
+            prev_content: replaced.map(|event| event.pdu.content().to_owned()),
+            replaces_state: replaced.map(|event| event.pdu.event_id.clone()),
+            prev_sender: replaced.map(|event| event.pdu.sender.to_string()),
+            redacted_because: event
+                .redacted_by
+                .and_then(|sid| others.get(&sid))
+                .map(|because| client_json(&because.pdu, form.room_id, None)),
+            membership: Some(memberships.at(reader, viewer, event).await?),
+            relations: if form.relations { aggregate(reader, viewer, room, event, form).await? } else { None },
+        };
+        shown.push(client_json(&event.pdu, form.room_id, Some(&unsigned)));
+    }
+    Ok(shown)
+}
+
+/// The viewer's membership at each event; events that share their state share the answer.
+struct Memberships {
+    known: Option<(StateRoot, &'static str)>,
+}
+
+impl Memberships {
+    async fn at(&mut self, reader: &Reader, viewer: &Viewer, event: &Event) -> Result<&'static str, RoomError> {
+        // The viewer's own member event shows what it makes of them.
+        if event.pdu.kind == TimelineEventType::RoomMember
+            && event.pdu.state_key.as_deref() == Some(viewer.user.as_str())
+        {
+            return Ok(membership_of(event).map_or("leave", name));
+        }
+        if let Some((root, membership)) = self.known
+            && root == event.root_before
+        {
+            return Ok(membership);
+        }
+        let member =
+            reader.state_at_key(event.root_before, &StateEventType::RoomMember, viewer.user.as_str()).await?;
+        let membership = member.and_then(|member| membership_of(&member)).map_or("leave", name);
+        self.known = Some((event.root_before, membership));
+        Ok(membership)
+    }
+}
+
+fn membership_of(event: &Event) -> Option<Membership> {
+    super::append::membership_of(&event.pdu)
+}
+
+fn name(membership: Membership) -> &'static str {
+    match membership {
+        Membership::Join => "join",
+        Membership::Invite => "invite",
+        Membership::Knock => "knock",
+        Membership::Leave => "leave",
+        Membership::Ban => "ban",
+    }
+}
+
+/// What relates to an event, bundled: the newest edit, the thread, references.
+/// <https://spec.matrix.org/v1.19/client-server-api/#aggregations-of-child-events>
+async fn aggregate(
+    reader: &Reader,
+    viewer: &Viewer,
+    room: &Arc<Room>,
+    event: &Arc<Event>,
+    form: &Form,
+) -> Result<Option<Box<RawValue>>, RoomError> {
+    if event.redacted_by.is_some() || event.pdu.state_key.is_some() {
+        return Ok(None);
+    }
+    let related = reader.relations(room.sid, &event.pdu.event_id, Direction::Backward, RELATED).await?;
+    if related.is_empty() {
+        return Ok(None);
+    }
+    let mut bundle = serde_json::Map::new();
+    if let Some(edit) = newest_edit(reader, event, &related).await? {
+        let edit = client_json(&edit.pdu, form.room_id, Some(&age(&edit, form)));
+        bundle.insert("m.replace".to_owned(), serde_json::to_value(edit).unwrap_or_default());
+    }
+    let references: Vec<_> = related.iter().rev().filter(|(_, row)| row.rel_type == "m.reference").collect();
+    if !references.is_empty() {
+        let sids: Vec<EventSid> = references.iter().map(|(_, row)| row.event).collect();
+        let chunk: Vec<_> = reader
+            .events(&sids)
+            .await?
+            .into_iter()
+            .flatten()
+            .map(|event| serde_json::json!({ "event_id": event.pdu.event_id }))
+            .collect();
+        bundle.insert("m.reference".to_owned(), serde_json::json!({ "chunk": chunk }));
+    }
+    let thread: Vec<_> = related.iter().filter(|(_, row)| row.rel_type == "m.thread").collect();
+    if let Some((_, newest)) = thread.first()
+        && let Some(latest) = reader.event_by_sid(newest.event).await?
+    {
+        let edits = reader.relations(room.sid, &latest.pdu.event_id, Direction::Backward, RELATED).await?;
+        let mut unsigned = age(&latest, form);
+        if let Some(edit) = newest_edit(reader, &latest, &edits).await? {
+            let edit = client_json(&edit.pdu, form.room_id, Some(&age(&edit, form)));
+            unsigned.relations = to_raw_value(&serde_json::json!({ "m.replace": edit })).ok();
+        }
+        let took_part = event.pdu.sender == viewer.user || thread.iter().any(|(_, row)| row.sender == viewer.sid);
+        bundle.insert(
+            "m.thread".to_owned(),
+            serde_json::json!({
+                "latest_event": client_json(&latest.pdu, form.room_id, Some(&unsigned)),
+                "count": thread.len(),
+                "current_user_participated": took_part,
+            }),
+        );
+    }
+    Ok(if bundle.is_empty() { None } else { to_raw_value(&bundle).ok() })
+}
+
+/// The newest edit by the event's own sender, of the same type.
+async fn newest_edit(
+    reader: &Reader,
+    event: &Event,
+    related: &[(RoomOrder, RelationRow)],
+) -> Result<Option<Arc<Event>>, RoomError> {
+    let kind = event.pdu.kind.to_string();
+    for (_, row) in related.iter().filter(|(_, row)| row.rel_type == "m.replace" && row.kind == kind) {
+        if let Some(edit) = reader.event_by_sid(row.event).await?
+            && edit.pdu.sender == event.pdu.sender
+        {
+            return Ok(Some(edit));
+        }
+    }
+    Ok(None)
+}
+
+fn age(event: &Event, form: &Form) -> Unsigned {
+    let sent: u64 = event.pdu.origin_server_ts.0.into();
+    let age = i64::try_from(form.clock.now()).ok().zip(i64::try_from(sent).ok()).map(|(now, sent)| now - sent);
+    Unsigned { age, ..Unsigned::default() }
+}

@@ -1,0 +1,219 @@
+//! Coming and going, and who is there. <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use ruma::{
+    OwnedRoomId, RoomId, RoomOrAliasId, UserId,
+    api::client::membership::{
+        ban_user::v3 as ban_user, forget_room::v3 as forget_room, joined_rooms::v3 as joined_rooms,
+        kick_user::v3 as kick_user, leave_room::v3 as leave_room, unban_user::v3 as unban_user,
+    },
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use vatra_domain::{
+    flows::membership::{self as flow, Change},
+    schema::Membership,
+    sync::token::{OrderToken, SyncToken},
+    users::Requester,
+};
+
+use super::{
+    super::{endpoint::Input, error::Error},
+    rooms::Seen,
+};
+use crate::wiring::App;
+
+#[derive(Deserialize)]
+struct Reason {
+    reason: Option<String>,
+    third_party_signed: Option<Value>,
+}
+
+/// `POST /join/{room or alias}` and `POST /rooms/{room}/join`.
+pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    app.rates.join(caller.user.as_str())?;
+    let (room, body) = named(&app, &input).await?;
+    if body.third_party_signed.is_some() {
+        return Err(Error::invalid_param("this server knows no third-party invites"));
+    }
+    let change = Change { by: &caller, of: &caller.user, room: &room, reason: body.reason.as_deref() };
+    change.join(&app.users, &app.rooms).await?;
+    Ok(Json(json!({ "room_id": room })).into_response())
+}
+
+pub(super) async fn knock(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    app.rates.join(caller.user.as_str())?;
+    let (room, body) = named(&app, &input).await?;
+    let change = Change { by: &caller, of: &caller.user, room: &room, reason: body.reason.as_deref() };
+    change.to(&app.users, &app.rooms, "knock").await?;
+    Ok(Json(json!({ "room_id": room })).into_response())
+}
+
+async fn named(app: &App, input: &Input) -> Result<(OwnedRoomId, Reason), Error> {
+    let name = RoomOrAliasId::parse(input.arg(0)).map_err(|error| Error::invalid_param(&error.to_string()))?;
+    let body: Reason = input.read()?;
+    Ok((flow::resolve(&app.rooms, &name).await?, body))
+}
+
+/// Read by hand: an invite names a user or, which is not there yet, an e-mail address.
+pub(super) async fn invite(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        user_id: Option<ruma::OwnedUserId>,
+        reason: Option<String>,
+    }
+    app.rates.invite(caller.user.as_str())?;
+    let body: Body = input.read()?;
+    let room: &RoomId = input.id(0)?;
+    let of = body.user_id.ok_or_else(|| Error::bad_json("user_id is needed; invites by e-mail are not there yet"))?;
+    if of.server_name() != app.server_name {
+        return Err(Error::not_found("this server does not federate yet"));
+    }
+    if app.users.find(of.as_str()).await?.is_none() {
+        return Err(Error::not_found("no such user"));
+    }
+    let change = Change { by: &caller, of: &of, room, reason: body.reason.as_deref() };
+    change.to(&app.users, &app.rooms, "invite").await?;
+    Ok(Json(json!({})).into_response())
+}
+
+pub(super) async fn leave(
+    app: App,
+    caller: Requester,
+    request: leave_room::Request,
+) -> Result<leave_room::Response, Error> {
+    flow::leave(&app.users, &app.rooms, &caller, &request.room_id, request.reason.as_deref()).await?;
+    Ok(leave_room::Response {})
+}
+
+pub(super) async fn forget(
+    app: App,
+    caller: Requester,
+    request: forget_room::Request,
+) -> Result<forget_room::Response, Error> {
+    flow::forget(&app.rooms, caller.sid, &request.room_id).await?;
+    Ok(forget_room::Response {})
+}
+
+pub(super) async fn kick(
+    app: App,
+    caller: Requester,
+    request: kick_user::Request,
+) -> Result<kick_user::Response, Error> {
+    let reason = request.reason.as_deref();
+    let change = Change { by: &caller, of: &request.user_id, room: &request.room_id, reason };
+    change.kick(&app.users, &app.rooms).await?;
+    Ok(kick_user::Response {})
+}
+
+pub(super) async fn ban(app: App, caller: Requester, request: ban_user::Request) -> Result<ban_user::Response, Error> {
+    let reason = request.reason.as_deref();
+    let change = Change { by: &caller, of: &request.user_id, room: &request.room_id, reason };
+    change.to(&app.users, &app.rooms, "ban").await?;
+    Ok(ban_user::Response {})
+}
+
+pub(super) async fn unban(
+    app: App,
+    caller: Requester,
+    request: unban_user::Request,
+) -> Result<unban_user::Response, Error> {
+    let reason = request.reason.as_deref();
+    let change = Change { by: &caller, of: &request.user_id, room: &request.room_id, reason };
+    change.unban(&app.users, &app.rooms).await?;
+    Ok(unban_user::Response {})
+}
+
+pub(super) async fn joined(
+    app: App,
+    caller: Requester,
+    _: joined_rooms::Request,
+) -> Result<joined_rooms::Response, Error> {
+    let reader = app.rooms.reader();
+    let mut joined = Vec::new();
+    for (sid, row) in reader.rooms_of(caller.sid).await? {
+        if row.membership == Membership::Join
+            && let Some(room) = reader.room_by_sid(sid).await?
+        {
+            joined.push(room.id.clone());
+        }
+    }
+    Ok(joined_rooms::Response { joined_rooms: joined })
+}
+
+/// `GET /rooms/{room}/members`, now or `at` a token, with or without a membership.
+pub(super) async fn members(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let seen = Seen::new(&app, &caller, input.id(0)?).await?;
+    let root = match input.param("at") {
+        None => seen.root().await?,
+        Some(at) => {
+            let position = match (at.parse::<SyncToken>(), at.parse::<OrderToken>()) {
+                (Ok(token), _) => token.position,
+                (_, Ok(OrderToken(order))) => {
+                    let before = std::ops::Bound::Excluded(order);
+                    let direction = vatra_store::Direction::Backward;
+                    let unbounded = std::ops::Bound::Unbounded;
+                    let newest = seen.reader.timeline(seen.room.sid, unbounded, before, direction, 1).await?;
+                    newest.first().map_or(vatra_store::Position(0), |event| event.position)
+                }
+                _ => return Err(Error::invalid_param("at is no token of this server")),
+            };
+            seen.reader.root_at(seen.room.sid, position.min(seen.until())).await?
+        }
+    };
+    let (wanted, unwanted) = (input.param("membership"), input.param("not_membership"));
+    let mut events = seen.reader.state_events_at(root).await?;
+    events.retain(|event| {
+        let content: Value = event.pdu.content_as().unwrap_or_default();
+        let membership = content.get("membership").and_then(Value::as_str).unwrap_or_default();
+        event.pdu.kind.to_string() == "m.room.member"
+            && wanted.as_deref().is_none_or(|wanted| wanted == membership)
+            && unwanted.as_deref() != Some(membership)
+    });
+    events.sort_by_key(|event| event.order);
+    Ok(Json(json!({ "chunk": seen.show(&app, &events).await? })).into_response())
+}
+
+/// `GET /rooms/{room}/joined_members`: names and pictures, for those who are in the room themselves.
+pub(super) async fn joined_members(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let seen = Seen::new(&app, &caller, input.id(0)?).await?;
+    if seen.membership.is_none_or(|row| row.membership != Membership::Join) {
+        return Err(Error::forbidden("you are not in that room"));
+    }
+    let members = seen.reader.members(seen.room.sid, Membership::Join, usize::MAX).await?;
+    let sids: Vec<_> = members.into_iter().map(|(_, event)| event).collect();
+    let mut joined = serde_json::Map::new();
+    for event in seen.reader.events(&sids).await?.into_iter().flatten() {
+        let content: Value = event.pdu.content_as().unwrap_or_default();
+        let text = |field: &str| content.get(field).filter(|value| value.is_string()).cloned();
+        let mut member = serde_json::Map::new();
+        member.extend(text("displayname").map(|name| ("display_name".to_owned(), name)));
+        member.extend(text("avatar_url").map(|url| ("avatar_url".to_owned(), url)));
+        joined.insert(event.pdu.state_key.clone().unwrap_or_default(), Value::Object(member));
+    }
+    Ok(Json(json!({ "joined": joined })).into_response())
+}
+
+/// The member event of a user, for handlers that need to know that someone is in a room.
+pub(super) async fn require_joined(app: &App, caller: &Requester, room: &RoomId) -> Result<Seen, Error> {
+    let seen = Seen::new(app, caller, room).await?;
+    match seen.membership {
+        Some(row) if row.membership == Membership::Join => Ok(seen),
+        _ => Err(Error::forbidden("you are not in that room")),
+    }
+}
+
+/// Whether two users share a room.
+pub(super) async fn share_a_room(app: &App, one: &Requester, other: &UserId) -> Result<bool, Error> {
+    let reader = app.rooms.reader();
+    let Some(other) = reader.user_sid(other).await? else { return Ok(false) };
+    for (room, row) in reader.rooms_of(one.sid).await? {
+        if row.membership == Membership::Join && reader.is_joined(other, room).await? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

@@ -1,0 +1,262 @@
+//! Making rooms, sending into them and reading their state.
+//! <https://spec.matrix.org/v1.19/client-server-api/#rooms-1>
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
+use ruma::{
+    CanonicalJsonObject, OwnedEventId, RoomId,
+    api::{
+        client::{redact::redact_event::v3 as redact_event, room::create_room::v3 as create_room_request},
+        error::ErrorCode,
+    },
+    events::{StateEventType, TimelineEventType},
+};
+use serde_json::json;
+use vatra_domain::{
+    event::{build::Draft, client::client_json, relation::Relation},
+    flows::{content, create_room::create_room},
+    rooms::{
+        Event, Reader, Room, RoomError, TxnKey,
+        serve::{self, Form},
+        visible::Viewer,
+    },
+    schema::{Membership, MembershipRow, StateRoot},
+    users::Requester,
+};
+use std::sync::Arc;
+
+use super::super::{endpoint::Input, error::Error};
+use crate::wiring::App;
+
+pub(super) async fn create(
+    app: App,
+    caller: Requester,
+    request: create_room_request::Request,
+) -> Result<create_room_request::Response, Error> {
+    app.rates.join(caller.user.as_str())?;
+    let room_id = create_room(&app.users, &app.rooms, &caller, request).await?;
+    Ok(create_room_request::Response { room_id })
+}
+
+/// `PUT /rooms/{room}/send/{type}/{txn}`. Read by hand: the body is the content, whatever its type.
+pub(super) async fn send(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    app.rates.send(caller.user.as_str())?;
+    let room: &RoomId = input.id(0)?;
+    let (kind, txn) = (input.arg(1), input.arg(2));
+    let content: CanonicalJsonObject = input.read()?;
+    // A redaction may come this way too; then its target is in the content.
+    let redacts = content.get("redacts").filter(|_| kind == "m.room.redaction").and_then(|value| value.as_str());
+    let redacts = redacts.and_then(|id| OwnedEventId::try_from(id).ok());
+    let draft = Draft {
+        sender: caller.user.clone(),
+        kind: TimelineEventType::from(kind),
+        state_key: None,
+        content,
+        redacts,
+    };
+    let endpoint = format!("send/{room}/{kind}");
+    let id = send_once(&app, &caller, room, draft, &endpoint, txn).await?;
+    Ok(Json(json!({ "event_id": id })).into_response())
+}
+
+pub(super) async fn redact(
+    app: App,
+    caller: Requester,
+    request: redact_event::Request,
+) -> Result<redact_event::Response, Error> {
+    app.rates.send(caller.user.as_str())?;
+    let reason = request.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let draft = Draft {
+        sender: caller.user.clone(),
+        kind: TimelineEventType::RoomRedaction,
+        state_key: None,
+        content: content(reason)?,
+        redacts: Some(request.event_id.clone()),
+    };
+    let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
+    let event_id = send_once(&app, &caller, &request.room_id, draft, &endpoint, request.txn_id.as_str()).await?;
+    Ok(redact_event::Response { event_id })
+}
+
+async fn send_once(
+    app: &App,
+    caller: &Requester,
+    room: &RoomId,
+    draft: Draft,
+    endpoint: &str,
+    txn: &str,
+) -> Result<OwnedEventId, Error> {
+    let txn = TxnKey {
+        user: caller.sid,
+        device: caller.device.to_string(),
+        endpoint: endpoint.to_owned(),
+        id: txn.to_owned(),
+    };
+    refuse_second_reaction(app, caller, room, &draft, &txn).await?;
+    Ok(app.rooms.send_one(room, draft, Some(txn)).await?)
+}
+
+/// One reaction of a kind per person and event. <https://spec.matrix.org/v1.19/client-server-api/#annotations-and-reactions>
+async fn refuse_second_reaction(
+    app: &App,
+    caller: &Requester,
+    room: &RoomId,
+    draft: &Draft,
+    txn: &TxnKey,
+) -> Result<(), Error> {
+    let Some(relation) = Relation::in_content(&draft.content).filter(|it| it.rel_type == "m.annotation") else {
+        return Ok(());
+    };
+    let reader = app.rooms.reader();
+    let room = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
+    let kind = draft.kind.to_string();
+    let related = reader.relations(room.sid, &relation.event_id, vatra_store::Direction::Backward, 10_000).await?;
+    for (_, row) in related {
+        let same = row.rel_type == "m.annotation"
+            && row.kind == kind
+            && row.sender == caller.sid
+            && row.key == relation.key;
+        if !same {
+            continue;
+        }
+        // A client that repeats its own transaction is answered with the first event, not refused.
+        let event = reader.event_by_sid(row.event).await?;
+        let repeated = event.and_then(|event| event.transaction.clone()).is_some_and(|(user, device, id)| {
+            (user, &device, &id) == (txn.user, &txn.device, &txn.id)
+        });
+        if !repeated {
+            let message = "you have reacted so already";
+            return Err(Error::new(StatusCode::BAD_REQUEST, ErrorCode::DuplicateAnnotation, message));
+        }
+    }
+    Ok(())
+}
+
+/// `PUT /rooms/{room}/state/{type}[/{key}]`.
+pub(super) async fn set_state(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    app.rates.send(caller.user.as_str())?;
+    let room: &RoomId = input.id(0)?;
+    let (kind, key) = (input.arg(1), input.arg(2));
+    let content: CanonicalJsonObject = input.read()?;
+    super::directory::check_canonical_alias(&app, room, kind, &content).await?;
+    // Setting what is set already makes no event.
+    let reader = app.rooms.reader();
+    if let Some(known) = reader.room(room).await?
+        && let Some(event) = reader.state_event(known.sid, &StateEventType::from(kind), key).await?
+        && event.pdu.sender == caller.user
+        && event.pdu.content_as::<CanonicalJsonObject>().is_ok_and(|current| current == content)
+    {
+        return Ok(Json(json!({ "event_id": event.pdu.event_id })).into_response());
+    }
+    let draft = Draft {
+        sender: caller.user.clone(),
+        kind: TimelineEventType::from(kind),
+        state_key: Some(key.to_owned()),
+        content,
+        redacts: None,
+    };
+    let id = app.rooms.send_one(room, draft, None).await?;
+    Ok(Json(json!({ "event_id": id })).into_response())
+}
+
+/// `GET /rooms/{room}/state/{type}[/{key}]`, the content or with `format=event` the event.
+pub(super) async fn get_state_event(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let seen = Seen::new(&app, &caller, input.id(0)?).await?;
+    let root = seen.root().await?;
+    let (kind, key) = (StateEventType::from(input.arg(1)), input.arg(2));
+    let event = seen.reader.state_at_key(root, &kind, key).await?;
+    let event = event.ok_or_else(|| Error::not_found("the room has no such state"))?;
+    Ok(match input.param("format").as_deref() {
+        Some("event") => Json(client_json(&event.pdu, true, None)).into_response(),
+        None | Some("content") => Json(event.pdu.content()).into_response(),
+        Some(_) => return Err(Error::invalid_param("format is content or event")),
+    })
+}
+
+/// `GET /rooms/{room}/state`.
+pub(super) async fn get_state(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let seen = Seen::new(&app, &caller, input.id(0)?).await?;
+    let mut events = seen.reader.state_events_at(seen.root().await?).await?;
+    events.sort_by_key(|event| event.order);
+    Ok(Json(seen.show(&app, &events).await?).into_response())
+}
+
+/// `GET /rooms/{room}/event/{event}`.
+pub(super) async fn get_event(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let room: &RoomId = input.id(0)?;
+    let id: &ruma::EventId = input.id(1)?;
+    let hidden = || Error::from(RoomError::UnknownEvent);
+    let seen = match Seen::new(&app, &caller, room).await {
+        Ok(seen) => seen,
+        Err(_) => return Err(hidden()),
+    };
+    let event = seen.reader.event(seen.room.sid, id).await?.ok_or_else(hidden)?;
+    if !seen.viewer.may_see(&seen.reader, &seen.room, &event).await? {
+        return Err(hidden());
+    }
+    let shown = seen.show(&app, &[event]).await?;
+    Ok(Json(shown.into_iter().next().ok_or_else(hidden)?).into_response())
+}
+
+/// A room as someone may read it: a member now, or as of when they left; or anyone if it is world readable.
+pub(super) struct Seen {
+    pub(super) reader: Reader,
+    pub(super) room: Arc<Room>,
+    pub(super) viewer: Viewer,
+    pub(super) membership: Option<MembershipRow>,
+}
+
+impl Seen {
+    pub(super) async fn new(app: &App, caller: &Requester, id: &RoomId) -> Result<Self, Error> {
+        let reader = app.rooms.reader();
+        let room = reader.room(id).await?.ok_or(RoomError::UnknownRoom)?;
+        let membership = reader.membership(caller.sid, room.sid).await?;
+        let seen = Self { reader, room, viewer: viewer(caller), membership };
+        let was_member = membership.is_some_and(|row| row.was_joined());
+        if was_member || seen.is_world_readable().await? {
+            Ok(seen)
+        } else {
+            Err(Error::forbidden("you are not in that room"))
+        }
+    }
+
+    async fn is_world_readable(&self) -> Result<bool, Error> {
+        let kind = StateEventType::RoomHistoryVisibility;
+        let event = self.reader.state_event(self.room.sid, &kind, "").await?;
+        let content: Option<serde_json::Map<String, serde_json::Value>> =
+            event.and_then(|event| event.pdu.content_as().ok());
+        Ok(content.is_some_and(|content| content.get("history_visibility") == Some(&json!("world_readable"))))
+    }
+
+    /// Up to when the caller may see the room.
+    pub(super) fn until(&self) -> vatra_store::Position {
+        match self.membership {
+            Some(row) if row.membership != Membership::Join && row.was_joined() => row.joined_until,
+            _ => self.reader.watermark(),
+        }
+    }
+
+    /// The state that the caller may see.
+    pub(super) async fn root(&self) -> Result<StateRoot, Error> {
+        if self.until() < self.reader.watermark() && self.is_world_readable().await? {
+            return Ok(self.reader.root_at(self.room.sid, self.reader.watermark()).await?);
+        }
+        Ok(self.reader.root_at(self.room.sid, self.until()).await?)
+    }
+
+    pub(super) async fn show(
+        &self,
+        app: &App,
+        events: &[Arc<Event>],
+    ) -> Result<Vec<Box<serde_json::value::RawValue>>, Error> {
+        let form = Form::full(app.users.clock().clone());
+        Ok(serve::events(&self.reader, &self.viewer, &self.room, events, &form).await?)
+    }
+}
+
+pub(super) fn viewer(caller: &Requester) -> Viewer {
+    Viewer { user: caller.user.clone(), sid: caller.sid, device: Some(caller.device.clone()) }
+}
