@@ -12,8 +12,9 @@ use vatra_domain::{
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
-    rooms::{CacheSizes, Rooms},
+    rooms::{CacheSizes, Rooms, ephemeral::Ephemeral},
     schema,
+    sync::{Providers, Syncs, Waiters},
     users::Users,
 };
 use vatra_store::{Engine, Options, Store};
@@ -48,6 +49,12 @@ pub struct Parts {
     pub users: Users,
     /// Rooms.
     pub rooms: Rooms,
+    /// Typing, receipts and presence.
+    pub ephemeral: Ephemeral,
+    /// What /sync answers with.
+    pub syncs: Syncs,
+    /// Who waits for it.
+    pub waiters: Waiters,
     /// Pictures and files.
     pub media: Media,
     /// Bounds.
@@ -117,13 +124,30 @@ impl App {
             ..CacheSizes::default()
         };
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
-        let users = Users::new(store.clone(), ids, clock.clone(), random.clone(), server_name.clone());
+        let users = Users::new(
+            store.clone(),
+            ids,
+            clock.clone(),
+            random.clone(),
+            server_name.clone(),
+        );
         let blobs = Arc::new(LocalBlobs::open(config.media_dir.clone()).await?);
         let settings = MediaSettings {
             max_upload_bytes: config.media.max_upload_bytes,
             ..MediaSettings::new(server_name.clone())
         };
-        let media = Media::new(store.clone(), blobs, clock, random, settings);
+        let media = Media::new(store.clone(), blobs, clock.clone(), random, settings);
+
+        let ephemeral = Ephemeral::new(store.clone(), clock, config.presence.enabled);
+        let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let waiters = Waiters::new(rooms.clone());
+        tasks.spawn(waiters.clone().run(store.wakes(), soft_stop.clone()));
+        let providers = Providers {
+            rooms: rooms.clone(),
+            users: users.clone(),
+            ephemeral: ephemeral.clone(),
+        };
+        let syncs = Syncs::new(rooms.clone(), waiters.clone(), providers, soft_stop.clone());
 
         let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
@@ -135,12 +159,15 @@ impl App {
             store,
             users,
             rooms,
+            ephemeral,
+            syncs,
+            waiters,
             media,
             limits,
             rates,
             counts: Counts::default(),
-            soft_stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            soft_stop,
+            tasks,
         };
         Ok(Self {
             parts: Arc::new(parts),

@@ -36,7 +36,11 @@ impl Relation {
         let relates_to = content.get("m.relates_to")?.as_object()?;
         let text = |name: &str| relates_to.get(name).and_then(|value| value.as_str());
         let event_id = OwnedEventId::try_from(text("event_id")?).ok()?;
-        Some(Self { rel_type: text("rel_type")?.to_owned(), event_id, key: text("key").map(str::to_owned) })
+        Some(Self {
+            rel_type: text("rel_type")?.to_owned(),
+            event_id,
+            key: text("key").map(str::to_owned),
+        })
     }
 
     /// The relation of an event; `None` if it has none or a malformed one. State events cannot relate.

@@ -50,7 +50,12 @@ pub fn evaluate(rules: &Ruleset, pdu: &Pdu, context: &Context) -> Outcome {
         None => room,
     };
     // Asynchronous only for thread subscriptions, which are not asked for: the future is ready at once.
-    let Some(actions) = rules.get_actions(&event, &room).now_or_never() else { return Outcome::default() };
+    let Some(actions) = rules.get_actions(&event, &room).now_or_never() else {
+        return Outcome::default();
+    };
     let notify = actions.iter().any(Action::should_notify);
-    Outcome { notify, highlight: notify && actions.iter().any(Action::is_highlight) }
+    Outcome {
+        notify,
+        highlight: notify && actions.iter().any(Action::is_highlight),
+    }
 }

@@ -399,7 +399,12 @@ impl RoomGuard {
         let view = self.inner.store.view();
         let new = match new {
             Some(sid) if sid == own.sid => membership_of(own.pdu),
-            Some(sid) => self.inner.events.get(&view, sid).await?.and_then(|event| membership_of(&event.pdu)),
+            Some(sid) => self
+                .inner
+                .events
+                .get(&view, sid)
+                .await?
+                .and_then(|event| membership_of(&event.pdu)),
             None => None,
         };
         let new = new.unwrap_or(Membership::Leave);

@@ -9,10 +9,12 @@ use std::{
 };
 
 use dashmap::DashMap;
-use ruma::{EventId, OwnedUserId, api::client::filter::Filter, events::receipt::ReceiptThread, presence::PresenceState};
+use ruma::{
+    EventId, OwnedUserId, api::client::filter::Filter, events::receipt::ReceiptThread,
+    presence::PresenceState,
+};
 use serde_json::{
-    Value,
-    json,
+    Value, json,
     value::{RawValue, to_raw_value},
 };
 use vatra_store::{Batch, Direction, Position, Range, Store};
@@ -39,9 +41,21 @@ impl Ephemeral {
     /// Of the rooms in `store`; presence only if it is `enabled`.
     pub fn new(store: Store, clock: SharedClock, presence: bool) -> Self {
         Self {
-            typing: Typing { store: store.clone(), clock: clock.clone(), rooms: Arc::default() },
-            receipts: Receipts { store: store.clone(), clock: clock.clone() },
-            presence: Presences { store, clock, enabled: presence, users: Arc::default() },
+            typing: Typing {
+                store: store.clone(),
+                clock: clock.clone(),
+                rooms: Arc::default(),
+            },
+            receipts: Receipts {
+                store: store.clone(),
+                clock: clock.clone(),
+            },
+            presence: Presences {
+                store,
+                clock,
+                enabled: presence,
+                users: Arc::default(),
+            },
         }
     }
 }
@@ -63,7 +77,12 @@ struct TypingRoom {
 
 impl Typing {
     /// A user types, for at most so many milliseconds, or has stopped (`None`).
-    pub async fn set(&self, room: RoomSid, user: OwnedUserId, for_ms: Option<u64>) -> Result<(), RoomError> {
+    pub async fn set(
+        &self,
+        room: RoomSid,
+        user: OwnedUserId,
+        for_ms: Option<u64>,
+    ) -> Result<(), RoomError> {
         let now = self.clock.now();
         let was = {
             let mut entry = self.rooms.entry(room).or_default();
@@ -123,7 +142,10 @@ impl Typing {
             None => !entry.users.is_empty(),
         };
         let users: Vec<&OwnedUserId> = entry.users.keys().collect();
-        new.then(|| to_raw_value(&json!({ "type": "m.typing", "content": { "user_ids": users } })).ok()).flatten()
+        new.then(|| {
+            to_raw_value(&json!({ "type": "m.typing", "content": { "user_ids": users } })).ok()
+        })
+        .flatten()
     }
 }
 
@@ -146,11 +168,21 @@ impl Receipts {
         event: &EventId,
     ) -> Result<(), RoomError> {
         let order = reader.event(room, event).await?.map(|event| event.order);
-        let key: ReceiptKey = (room, user, kind.to_owned(), thread.as_str().unwrap_or_default().to_owned());
+        let key: ReceiptKey = (
+            room,
+            user,
+            kind.to_owned(),
+            thread.as_str().unwrap_or_default().to_owned(),
+        );
         let old = self.store.view().get(&schema::RECEIPTS, &key).await?;
         // An event this server does not have (yet) cannot be compared; it is believed.
-        let order = order.unwrap_or_else(|| old.as_ref().map_or(crate::schema::RoomOrder(0), |old| old.order));
-        if old.as_ref().is_some_and(|old| old.order > order || (old.order == order && old.event_id == event.as_str())) {
+        let order = order.unwrap_or_else(|| {
+            old.as_ref()
+                .map_or(crate::schema::RoomOrder(0), |old| old.order)
+        });
+        if old.as_ref().is_some_and(|old| {
+            old.order > order || (old.order == order && old.event_id == event.as_str())
+        }) {
             return Ok(());
         }
         let mut batch = Batch::new();
@@ -158,8 +190,20 @@ impl Receipts {
             batch.delete(&schema::RECEIPT_LOG, &(room, old.position, user));
         }
         let (ts, event_id, logged) = (self.clock.now(), event.to_string(), key.clone());
-        batch.put_at_position(&schema::RECEIPTS, move |position| (key, ReceiptRow { event_id, order, ts, position }));
-        batch.put_at_position(&schema::RECEIPT_LOG, move |position| ((room, position, user), logged));
+        batch.put_at_position(&schema::RECEIPTS, move |position| {
+            (
+                key,
+                ReceiptRow {
+                    event_id,
+                    order,
+                    ts,
+                    position,
+                },
+            )
+        });
+        batch.put_at_position(&schema::RECEIPT_LOG, move |position| {
+            ((room, position, user), logged)
+        });
         batch.wake(topic::room(room));
         self.store.write(batch).await?;
         Ok(())
@@ -175,14 +219,31 @@ impl Receipts {
     ) -> Result<Option<Box<RawValue>>, RoomError> {
         let view = reader.view();
         let rows: Vec<(ReceiptKey, ReceiptRow)> = match since {
-            None => view.range(&schema::RECEIPTS, Range::prefix(&(room,)), Direction::Forward, usize::MAX).await?,
+            None => {
+                view.range(
+                    &schema::RECEIPTS,
+                    Range::prefix(&(room,)),
+                    Direction::Forward,
+                    usize::MAX,
+                )
+                .await?
+            }
             Some(since) => {
                 let range = Range::prefix(&(room,)).after(&(room, since));
-                let log = view.range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX).await?;
-                let keys: Vec<ReceiptKey> =
-                    log.into_iter().map(|(_, key)| key).collect::<HashSet<_>>().into_iter().collect();
+                let log = view
+                    .range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX)
+                    .await?;
+                let keys: Vec<ReceiptKey> = log
+                    .into_iter()
+                    .map(|(_, key)| key)
+                    .collect::<HashSet<_>>()
+                    .into_iter()
+                    .collect();
                 let rows = view.get_many(&schema::RECEIPTS, &keys).await?;
-                keys.into_iter().zip(rows).filter_map(|(key, row)| Some((key, row?))).collect()
+                keys.into_iter()
+                    .zip(rows)
+                    .filter_map(|(key, row)| Some((key, row?)))
+                    .collect()
             }
         };
         let mut content = json!({});
@@ -191,7 +252,9 @@ impl Receipts {
             if kind == "m.read.private" && user != viewer.sid {
                 continue;
             }
-            let Some(user) = reader.user_id(user).await? else { continue };
+            let Some(user) = reader.user_id(user).await? else {
+                continue;
+            };
             let mut receipt = json!({ "ts": row.ts });
             if !thread.is_empty() {
                 receipt["thread_id"] = json!(thread);
@@ -199,7 +262,9 @@ impl Receipts {
             content[&row.event_id][kind][user.as_str()] = receipt;
             any = true;
         }
-        Ok(any.then(|| to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok()).flatten())
+        Ok(any
+            .then(|| to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok())
+            .flatten())
     }
 
     /// How far a user has read a room (a thread of it, the main timeline, or unthreaded): the furthest of their public and
@@ -213,7 +278,10 @@ impl Receipts {
     ) -> Result<Option<crate::schema::RoomOrder>, RoomError> {
         let thread = thread.as_str().unwrap_or_default();
         let key = |kind: &str| (room.sid, user, kind.to_owned(), thread.to_owned());
-        let rows = reader.view().get_many(&schema::RECEIPTS, &[key("m.read"), key("m.read.private")]).await?;
+        let rows = reader
+            .view()
+            .get_many(&schema::RECEIPTS, &[key("m.read"), key("m.read.private")])
+            .await?;
         Ok(rows.into_iter().flatten().map(|row| row.order).max())
     }
 }
@@ -289,7 +357,11 @@ impl Presences {
         }
         let users = Arc::clone(&self.users);
         batch.then(move |position| {
-            if let Some(entry) = users.lock().unwrap_or_else(PoisonError::into_inner).get_mut(&user) {
+            if let Some(entry) = users
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_mut(&user)
+            {
                 entry.changed = position;
             }
         });
@@ -311,13 +383,21 @@ impl Presences {
         }
         let new: Vec<(UserSid, Presence)> = {
             let users = self.users();
-            let changed = users.iter().filter(|(_, presence)| since.is_none_or(|since| presence.changed > since));
-            changed.map(|(user, presence)| (*user, presence.clone())).collect()
+            let changed = users
+                .iter()
+                .filter(|(_, presence)| since.is_none_or(|since| presence.changed > since));
+            changed
+                .map(|(user, presence)| (*user, presence.clone()))
+                .collect()
         };
         let mut events = Vec::new();
         for (user, presence) in new {
-            let Some(user_id) = reader.user_id(user).await? else { continue };
-            if !filter::event_matches(wanted, "m.presence", &user_id) || !self.shares(reader, viewer, user, rooms).await? {
+            let Some(user_id) = reader.user_id(user).await? else {
+                continue;
+            };
+            if !filter::event_matches(wanted, "m.presence", &user_id)
+                || !self.shares(reader, viewer, user, rooms).await?
+            {
                 continue;
             }
             let event = json!({ "type": "m.presence", "sender": user_id, "content": self.content(&presence) });

@@ -11,8 +11,8 @@
 //! `append`; to tell others of it later, write a follower.
 
 mod append;
-mod error;
 pub mod ephemeral;
+mod error;
 mod event;
 mod head;
 pub mod power;

@@ -39,12 +39,22 @@ pub struct Form {
 impl Form {
     /// The form of the timeline of /sync, as a filter wants it.
     pub fn for_filter(filter: &FilterDefinition, clock: SharedClock) -> Self {
-        Self { room_id: false, relations: true, federation: filter.event_format == EventFormat::Federation, clock }
+        Self {
+            room_id: false,
+            relations: true,
+            federation: filter.event_format == EventFormat::Federation,
+            clock,
+        }
     }
 
     /// The form of single events and pages.
     pub fn full(clock: SharedClock) -> Self {
-        Self { room_id: true, relations: true, federation: false, clock }
+        Self {
+            room_id: true,
+            relations: true,
+            federation: false,
+            clock,
+        }
     }
 }
 
@@ -57,13 +67,25 @@ pub async fn events(
     form: &Form,
 ) -> Result<Vec<Box<RawValue>>, RoomError> {
     if form.federation {
-        let raw = events.iter().map(|event| String::from_utf8_lossy(event.pdu.bytes()).into_owned());
-        return Ok(raw.filter_map(|json| RawValue::from_string(json).ok()).collect());
+        let raw = events
+            .iter()
+            .map(|event| String::from_utf8_lossy(event.pdu.bytes()).into_owned());
+        return Ok(raw
+            .filter_map(|json| RawValue::from_string(json).ok())
+            .collect());
     }
-    let others: Vec<EventSid> =
-        events.iter().flat_map(|event| [event.replaces, event.redacted_by]).flatten().collect();
-    let others: HashMap<EventSid, Arc<Event>> =
-        reader.events(&others).await?.into_iter().flatten().map(|event| (event.sid, event)).collect();
+    let others: Vec<EventSid> = events
+        .iter()
+        .flat_map(|event| [event.replaces, event.redacted_by])
+        .flatten()
+        .collect();
+    let others: HashMap<EventSid, Arc<Event>> = reader
+        .events(&others)
+        .await?
+        .into_iter()
+        .flatten()
+        .map(|event| (event.sid, event))
+        .collect();
     let mut memberships = Memberships { known: None };
     let now = form.clock.now();
     let mut shown = Vec::with_capacity(events.len());
@@ -71,10 +93,17 @@ pub async fn events(
         let replaced = event.replaces.and_then(|sid| others.get(&sid));
         let sent: u64 = event.pdu.origin_server_ts.0.into();
         let own = event.transaction.as_ref().filter(|(user, device, _)| {
-            *user == viewer.sid && viewer.device.as_ref().is_some_and(|own| own.as_str() == device)
+            *user == viewer.sid
+                && viewer
+                    .device
+                    .as_ref()
+                    .is_some_and(|own| own.as_str() == device)
         });
         let unsigned = Unsigned {
-            age: i64::try_from(now).ok().zip(i64::try_from(sent).ok()).map(|(now, sent)| now - sent),
+            age: i64::try_from(now)
+                .ok()
+                .zip(i64::try_from(sent).ok())
+                .map(|(now, sent)| now - sent),
             transaction_id: own.map(|(_, _, id)| id.clone()),
             prev_content: replaced.map(|event| event.pdu.content().to_owned()),
             replaces_state: replaced.map(|event| event.pdu.event_id.clone()),
@@ -84,7 +113,11 @@ pub async fn events(
                 .and_then(|sid| others.get(&sid))
                 .map(|because| client_json(&because.pdu, form.room_id, None)),
             membership: Some(memberships.at(reader, viewer, event).await?),
-            relations: if form.relations { aggregate(reader, viewer, room, event, form).await? } else { None },
+            relations: if form.relations {
+                aggregate(reader, viewer, room, event, form).await?
+            } else {
+                None
+            },
         };
         shown.push(client_json(&event.pdu, form.room_id, Some(&unsigned)));
     }
@@ -97,7 +130,12 @@ struct Memberships {
 }
 
 impl Memberships {
-    async fn at(&mut self, reader: &Reader, viewer: &Viewer, event: &Event) -> Result<&'static str, RoomError> {
+    async fn at(
+        &mut self,
+        reader: &Reader,
+        viewer: &Viewer,
+        event: &Event,
+    ) -> Result<&'static str, RoomError> {
         // The viewer's own member event shows what it makes of them.
         if event.pdu.kind == TimelineEventType::RoomMember
             && event.pdu.state_key.as_deref() == Some(viewer.user.as_str())
@@ -109,9 +147,16 @@ impl Memberships {
         {
             return Ok(membership);
         }
-        let member =
-            reader.state_at_key(event.root_before, &StateEventType::RoomMember, viewer.user.as_str()).await?;
-        let membership = member.and_then(|member| membership_of(&member)).map_or("leave", name);
+        let member = reader
+            .state_at_key(
+                event.root_before,
+                &StateEventType::RoomMember,
+                viewer.user.as_str(),
+            )
+            .await?;
+        let membership = member
+            .and_then(|member| membership_of(&member))
+            .map_or("leave", name);
         self.known = Some((event.root_before, membership));
         Ok(membership)
     }
@@ -143,16 +188,25 @@ async fn aggregate(
     if event.redacted_by.is_some() || event.pdu.state_key.is_some() {
         return Ok(None);
     }
-    let related = reader.relations(room.sid, &event.pdu.event_id, Direction::Backward, RELATED).await?;
+    let related = reader
+        .relations(room.sid, &event.pdu.event_id, Direction::Backward, RELATED)
+        .await?;
     if related.is_empty() {
         return Ok(None);
     }
     let mut bundle = serde_json::Map::new();
     if let Some(edit) = newest_edit(reader, event, &related).await? {
         let edit = client_json(&edit.pdu, form.room_id, Some(&age(&edit, form)));
-        bundle.insert("m.replace".to_owned(), serde_json::to_value(edit).unwrap_or_default());
+        bundle.insert(
+            "m.replace".to_owned(),
+            serde_json::to_value(edit).unwrap_or_default(),
+        );
     }
-    let references: Vec<_> = related.iter().rev().filter(|(_, row)| row.rel_type == "m.reference").collect();
+    let references: Vec<_> = related
+        .iter()
+        .rev()
+        .filter(|(_, row)| row.rel_type == "m.reference")
+        .collect();
     if !references.is_empty() {
         let sids: Vec<EventSid> = references.iter().map(|(_, row)| row.event).collect();
         let chunk: Vec<_> = reader
@@ -162,19 +216,28 @@ async fn aggregate(
             .flatten()
             .map(|event| serde_json::json!({ "event_id": event.pdu.event_id }))
             .collect();
-        bundle.insert("m.reference".to_owned(), serde_json::json!({ "chunk": chunk }));
+        bundle.insert(
+            "m.reference".to_owned(),
+            serde_json::json!({ "chunk": chunk }),
+        );
     }
-    let thread: Vec<_> = related.iter().filter(|(_, row)| row.rel_type == "m.thread").collect();
+    let thread: Vec<_> = related
+        .iter()
+        .filter(|(_, row)| row.rel_type == "m.thread")
+        .collect();
     if let Some((_, newest)) = thread.first()
         && let Some(latest) = reader.event_by_sid(newest.event).await?
     {
-        let edits = reader.relations(room.sid, &latest.pdu.event_id, Direction::Backward, RELATED).await?;
+        let edits = reader
+            .relations(room.sid, &latest.pdu.event_id, Direction::Backward, RELATED)
+            .await?;
         let mut unsigned = age(&latest, form);
         if let Some(edit) = newest_edit(reader, &latest, &edits).await? {
             let edit = client_json(&edit.pdu, form.room_id, Some(&age(&edit, form)));
             unsigned.relations = to_raw_value(&serde_json::json!({ "m.replace": edit })).ok();
         }
-        let took_part = event.pdu.sender == viewer.user || thread.iter().any(|(_, row)| row.sender == viewer.sid);
+        let took_part = event.pdu.sender == viewer.user
+            || thread.iter().any(|(_, row)| row.sender == viewer.sid);
         bundle.insert(
             "m.thread".to_owned(),
             serde_json::json!({
@@ -184,7 +247,11 @@ async fn aggregate(
             }),
         );
     }
-    Ok(if bundle.is_empty() { None } else { to_raw_value(&bundle).ok() })
+    Ok(if bundle.is_empty() {
+        None
+    } else {
+        to_raw_value(&bundle).ok()
+    })
 }
 
 /// The newest edit by the event's own sender, of the same type.
@@ -194,7 +261,10 @@ async fn newest_edit(
     related: &[(RoomOrder, RelationRow)],
 ) -> Result<Option<Arc<Event>>, RoomError> {
     let kind = event.pdu.kind.to_string();
-    for (_, row) in related.iter().filter(|(_, row)| row.rel_type == "m.replace" && row.kind == kind) {
+    for (_, row) in related
+        .iter()
+        .filter(|(_, row)| row.rel_type == "m.replace" && row.kind == kind)
+    {
         if let Some(edit) = reader.event_by_sid(row.event).await?
             && edit.pdu.sender == event.pdu.sender
         {
@@ -206,6 +276,12 @@ async fn newest_edit(
 
 fn age(event: &Event, form: &Form) -> Unsigned {
     let sent: u64 = event.pdu.origin_server_ts.0.into();
-    let age = i64::try_from(form.clock.now()).ok().zip(i64::try_from(sent).ok()).map(|(now, sent)| now - sent);
-    Unsigned { age, ..Unsigned::default() }
+    let age = i64::try_from(form.clock.now())
+        .ok()
+        .zip(i64::try_from(sent).ok())
+        .map(|(now, sent)| now - sent);
+    Unsigned {
+        age,
+        ..Unsigned::default()
+    }
 }

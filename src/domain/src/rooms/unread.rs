@@ -45,15 +45,31 @@ pub async fn of(
     room: &Arc<Room>,
     threads: bool,
 ) -> Result<Unread, RoomError> {
-    let everywhere = receipts.read_up_to(reader, room, viewer.sid, &ReceiptThread::Unthreaded).await?;
-    let main = receipts.read_up_to(reader, room, viewer.sid, &ReceiptThread::Main).await?;
+    let everywhere = receipts
+        .read_up_to(reader, room, viewer.sid, &ReceiptThread::Unthreaded)
+        .await?;
+    let main = receipts
+        .read_up_to(reader, room, viewer.sid, &ReceiptThread::Main)
+        .await?;
     let joined = reader.membership(viewer.sid, room.sid).await?;
     let since_join = match joined {
         Some(row) => reader.order_at(room.sid, row.position).await?,
         None => None,
     };
-    let from = [everywhere, since_join].into_iter().flatten().max().map_or(Bound::Unbounded, Bound::Excluded);
-    let newest = reader.timeline(room.sid, from, Bound::Unbounded, Direction::Backward, JUDGED).await?;
+    let from = [everywhere, since_join]
+        .into_iter()
+        .flatten()
+        .max()
+        .map_or(Bound::Unbounded, Bound::Excluded);
+    let newest = reader
+        .timeline(
+            room.sid,
+            from,
+            Bound::Unbounded,
+            Direction::Backward,
+            JUDGED,
+        )
+        .await?;
     if newest.is_empty() {
         return Ok(Unread::default());
     }
@@ -79,12 +95,16 @@ pub async fn of(
             continue;
         }
         let read = match &thread {
-            None => own_in_main.max(main).is_some_and(|read| read >= event.order),
+            None => own_in_main
+                .max(main)
+                .is_some_and(|read| read >= event.order),
             Some(thread) => {
                 let own = own_in_thread.get(thread).copied();
                 let receipt = match ruma::EventId::parse(thread.as_str()) {
                     Ok(root) => {
-                        receipts.read_up_to(reader, room, viewer.sid, &ReceiptThread::Thread(root)).await?
+                        receipts
+                            .read_up_to(reader, room, viewer.sid, &ReceiptThread::Thread(root))
+                            .await?
                     }
                     Err(_) => None,
                 };
@@ -116,7 +136,9 @@ fn thread_of(event: &Event) -> Option<String> {
 
 async fn display_name(reader: &Reader, viewer: &Viewer, room: &Room) -> Result<String, RoomError> {
     let kind = ruma::events::StateEventType::RoomMember;
-    let member = reader.state_event(room.sid, &kind, viewer.user.as_str()).await?;
+    let member = reader
+        .state_event(room.sid, &kind, viewer.user.as_str())
+        .await?;
     let content: Option<serde_json::Map<String, serde_json::Value>> =
         member.and_then(|event| event.pdu.content_as().ok());
     let name = content.and_then(|content| Some(content.get("displayname")?.as_str()?.to_owned()));

@@ -43,7 +43,10 @@ pub mod topic {
 
     /// Someone in the room came or went. Wakes like [`room`], but nothing of the room itself changed.
     pub fn presence(room: RoomSid) -> Topic {
-        Topic { kind: PRESENCE, id: room.0 }
+        Topic {
+            kind: PRESENCE,
+            id: room.0,
+        }
     }
 
     /// Something in the room changed that its members may see in /sync.

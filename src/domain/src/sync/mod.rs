@@ -25,14 +25,11 @@ use vatra_store::{Position, Store};
 
 pub use self::{
     request::{StateField, SyncRequest},
-    sections::Providers,
     response::SyncResponse,
+    sections::Providers,
     wait::{Subscription, Waiters},
 };
-use self::{
-    sections::Span,
-    token::SyncToken,
-};
+use self::{sections::Span, token::SyncToken};
 use crate::{
     rooms::{Reader, RoomError, Rooms, visible::Viewer},
     schema::{MembershipRow, RoomSid, UserSid, topic},
@@ -76,7 +73,12 @@ struct Inner {
 
 impl Syncs {
     /// Polls end when `shutdown` is cancelled.
-    pub fn new(rooms: Rooms, waiters: Waiters, providers: Providers, shutdown: CancellationToken) -> Self {
+    pub fn new(
+        rooms: Rooms,
+        waiters: Waiters,
+        providers: Providers,
+        shutdown: CancellationToken,
+    ) -> Self {
         let inner = Inner {
             store: rooms.store().clone(),
             rooms,
@@ -85,11 +87,17 @@ impl Syncs {
             user_rooms: Cache::new(10_000),
             shutdown,
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// One /sync: what is new since the token, waiting for it if nothing is.
-    pub async fn sync(&self, viewer: &Viewer, request: &SyncRequest) -> Result<SyncResponse, SyncError> {
+    pub async fn sync(
+        &self,
+        viewer: &Viewer,
+        request: &SyncRequest,
+    ) -> Result<SyncResponse, SyncError> {
         let inner = &self.inner;
         let mut subscription = inner.waiters.subscribe(viewer.sid).await?;
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
@@ -97,7 +105,9 @@ impl Syncs {
         loop {
             subscription.reset();
             let reader = inner.rooms.reader();
-            let since = request.since.filter(|token| inner.is_ours(*token, reader.watermark()));
+            let since = request
+                .since
+                .filter(|token| inner.is_ours(*token, reader.watermark()));
             wait &= since.is_some();
             let response = inner.answer(&reader, viewer, request, since).await?;
             if !wait || !response.is_empty() {
@@ -126,14 +136,33 @@ impl Inner {
         since: Option<SyncToken>,
     ) -> Result<SyncResponse, SyncError> {
         let upto = reader.watermark();
-        let span = Span { since: since.map(|token| token.position), upto, full_state: request.full_state };
+        let span = Span {
+            since: since.map(|token| token.position),
+            upto,
+            full_state: request.full_state,
+        };
         let memberships = self.rooms_of(reader, viewer.sid).await?;
         let providers = &self.providers;
-        let rooms = providers.rooms(reader, viewer, request, span, &memberships.rooms).await?;
-        let presence = providers.presence(reader, viewer, request, span, &memberships.rooms).await?;
-        let account_data = providers.account_data(reader, viewer, request, span).await?;
-        let next_batch = SyncToken { epoch: self.store.epoch(), position: upto }.to_string();
-        Ok(SyncResponse { next_batch, rooms, presence, account_data })
+        let rooms = providers
+            .rooms(reader, viewer, request, span, &memberships.rooms)
+            .await?;
+        let presence = providers
+            .presence(reader, viewer, request, span, &memberships.rooms)
+            .await?;
+        let account_data = providers
+            .account_data(reader, viewer, request, span)
+            .await?;
+        let next_batch = SyncToken {
+            epoch: self.store.epoch(),
+            position: upto,
+        }
+        .to_string();
+        Ok(SyncResponse {
+            next_batch,
+            rooms,
+            presence,
+            account_data,
+        })
     }
 
     /// The user's rooms, from memory unless a membership has changed since they were read.
@@ -143,7 +172,10 @@ impl Inner {
         {
             return Ok(known);
         }
-        let rooms = Arc::new(UserRooms { at: reader.watermark(), rooms: reader.rooms_of(user).await? });
+        let rooms = Arc::new(UserRooms {
+            at: reader.watermark(),
+            rooms: reader.rooms_of(user).await?,
+        });
         self.user_rooms.insert(user, Arc::clone(&rooms));
         Ok(rooms)
     }

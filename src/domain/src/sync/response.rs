@@ -67,7 +67,10 @@ pub struct RoomsSection {
 impl RoomsSection {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.join.is_empty() && self.invite.is_empty() && self.knock.is_empty() && self.leave.is_empty()
+        self.join.is_empty()
+            && self.invite.is_empty()
+            && self.knock.is_empty()
+            && self.leave.is_empty()
     }
 }
 
@@ -176,10 +179,16 @@ pub struct Summary {
     #[serde(rename = "m.heroes", skip_serializing_if = "Option::is_none")]
     pub heroes: Option<Vec<OwnedUserId>>,
     /// How many are joined.
-    #[serde(rename = "m.joined_member_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "m.joined_member_count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub joined: Option<u64>,
     /// How many are invited.
-    #[serde(rename = "m.invited_member_count", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        rename = "m.invited_member_count",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub invited: Option<u64>,
 }
 
@@ -201,6 +210,9 @@ pub struct UnreadCounts {
 
 impl From<crate::rooms::unread::Counts> for UnreadCounts {
     fn from(counts: crate::rooms::unread::Counts) -> Self {
-        Self { notification_count: counts.notify, highlight_count: counts.highlight }
+        Self {
+            notification_count: counts.notify,
+            highlight_count: counts.highlight,
+        }
     }
 }

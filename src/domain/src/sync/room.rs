@@ -57,7 +57,11 @@ impl Ask<'_> {
         let (events, limited, oldest) = self.events(room, since, upto).await?;
         let prev_batch = match oldest {
             Some(order) => Some(OrderToken::before(order)),
-            None => self.reader.order_at(room.sid, upto).await?.map(OrderToken::after),
+            None => self
+                .reader
+                .order_at(room.sid, upto)
+                .await?
+                .map(OrderToken::after),
         };
         let end = self.reader.root_at(room.sid, upto).await?;
         let start = match events.first() {
@@ -70,7 +74,12 @@ impl Ask<'_> {
             _ => None,
         };
         let state = self.state(room, known, wanted, &events).await?;
-        Ok(Window { events, limited, prev_batch, state })
+        Ok(Window {
+            events,
+            limited,
+            prev_batch,
+            state,
+        })
     }
 
     /// The newest events that pass the filter and that the viewer may see, oldest first; whether there are older ones that
@@ -81,7 +90,9 @@ impl Ask<'_> {
         since: Option<Position>,
         upto: Position,
     ) -> Result<(Vec<Arc<Event>>, bool, Option<RoomOrder>), RoomError> {
-        let limit = self.timeline.limit.map_or(DEFAULT_LIMIT, |limit| usize::try_from(limit).unwrap_or(MAX_LIMIT));
+        let limit = self.timeline.limit.map_or(DEFAULT_LIMIT, |limit| {
+            usize::try_from(limit).unwrap_or(MAX_LIMIT)
+        });
         let limit = limit.min(MAX_LIMIT);
         let after = since.unwrap_or(Position(0));
         let mut newest_first: Vec<Arc<Event>> = Vec::new();
@@ -90,14 +101,23 @@ impl Ask<'_> {
         let mut scanned = 0;
         loop {
             let page = (limit + 1 - newest_first.len()).clamp(10, 200);
-            let rows = self.reader.log(room.sid, after, before, Direction::Backward, page).await?;
+            let rows = self
+                .reader
+                .log(room.sid, after, before, Direction::Backward, page)
+                .await?;
             scanned += rows.len();
             let done = rows.len() < page;
             if let Some((position, _)) = rows.last() {
                 before = Position(position.0.saturating_sub(1));
             }
             let sids: Vec<EventSid> = rows.iter().map(|(_, row)| row.event).collect();
-            let events: Vec<Arc<Event>> = self.reader.events(&sids).await?.into_iter().flatten().collect();
+            let events: Vec<Arc<Event>> = self
+                .reader
+                .events(&sids)
+                .await?
+                .into_iter()
+                .flatten()
+                .collect();
             let visible = self.viewer.visible(self.reader, room, &events).await?;
             for (event, visible) in events.into_iter().zip(visible) {
                 if !visible || !filter::room_event_matches(self.timeline, &room.id, &event.pdu) {
@@ -126,17 +146,32 @@ impl Ask<'_> {
         timeline: &[Arc<Event>],
     ) -> Result<Vec<Arc<Event>>, RoomError> {
         let changes = self.reader.diff(known, wanted).await?;
-        let sids: Vec<EventSid> = changes.into_iter().filter_map(|change| change.new).collect();
-        let mut events: Vec<Arc<Event>> = self.reader.events(&sids).await?.into_iter().flatten().collect();
+        let sids: Vec<EventSid> = changes
+            .into_iter()
+            .filter_map(|change| change.new)
+            .collect();
+        let mut events: Vec<Arc<Event>> = self
+            .reader
+            .events(&sids)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
         if let LazyLoadOptions::Enabled { .. } = self.state.lazy_load_options {
-            let mut wanted_members: HashSet<OwnedUserId> =
-                timeline.iter().map(|event| event.pdu.sender.clone()).collect();
+            let mut wanted_members: HashSet<OwnedUserId> = timeline
+                .iter()
+                .map(|event| event.pdu.sender.clone())
+                .collect();
             wanted_members.insert(self.viewer.user.clone());
             events.retain(|event| {
-                let member = (event.pdu.kind == TimelineEventType::RoomMember).then_some(event.pdu.state_key.as_deref());
-                member.flatten().is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
+                let member = (event.pdu.kind == TimelineEventType::RoomMember)
+                    .then_some(event.pdu.state_key.as_deref());
+                member
+                    .flatten()
+                    .is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
             });
-            self.add_members(&mut events, wanted, &wanted_members).await?;
+            self.add_members(&mut events, wanted, &wanted_members)
+                .await?;
         }
         events.retain(|event| filter::room_event_matches(self.state, &room.id, &event.pdu));
         events.sort_by_key(|event| event.order);
@@ -152,12 +187,17 @@ impl Ask<'_> {
     ) -> Result<(), RoomError> {
         for user in wanted {
             let there = events.iter().any(|event| {
-                event.pdu.kind == TimelineEventType::RoomMember && event.pdu.state_key.as_deref() == Some(user.as_str())
+                event.pdu.kind == TimelineEventType::RoomMember
+                    && event.pdu.state_key.as_deref() == Some(user.as_str())
             });
             if there {
                 continue;
             }
-            if let Some(event) = self.reader.state_at_key(root, &StateEventType::RoomMember, user.as_str()).await? {
+            if let Some(event) = self
+                .reader
+                .state_at_key(root, &StateEventType::RoomMember, user.as_str())
+                .await?
+            {
                 events.push(event);
             }
         }

@@ -9,7 +9,10 @@ use vatra_store::Position;
 use super::{
     SyncError,
     request::{StateField, SyncRequest},
-    response::{Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, RoomsSection, State, Summary, Timeline},
+    response::{
+        Events, InvitedRoom, JoinedRoom, KnockedRoom, LeftRoom, RoomsSection, State, Summary,
+        Timeline,
+    },
     room::{Ask, Window},
 };
 use crate::{
@@ -70,30 +73,48 @@ impl Providers {
                     if !self.joined_changed(*sid, row, span) {
                         continue;
                     }
-                    let Some(room) = self.wanted(reader, *sid, request).await? else { continue };
-                    if let Some(joined) = self.joined(reader, viewer, request, span, &room, row).await? {
+                    let Some(room) = self.wanted(reader, *sid, request).await? else {
+                        continue;
+                    };
+                    if let Some(joined) = self
+                        .joined(reader, viewer, request, span, &room, row)
+                        .await?
+                    {
                         section.join.insert(room.id.clone(), joined);
                     }
                 }
                 Membership::Invite if span.is_new(row.position) => {
-                    let Some(room) = self.wanted(reader, *sid, request).await? else { continue };
+                    let Some(room) = self.wanted(reader, *sid, request).await? else {
+                        continue;
+                    };
                     let invite_state = self.stripped(reader, &room, viewer, row).await?;
-                    section.invite.insert(room.id.clone(), InvitedRoom { invite_state });
+                    section
+                        .invite
+                        .insert(room.id.clone(), InvitedRoom { invite_state });
                 }
                 Membership::Knock if span.is_new(row.position) => {
-                    let Some(room) = self.wanted(reader, *sid, request).await? else { continue };
+                    let Some(room) = self.wanted(reader, *sid, request).await? else {
+                        continue;
+                    };
                     let knock_state = self.stripped(reader, &room, viewer, row).await?;
-                    section.knock.insert(room.id.clone(), KnockedRoom { knock_state });
+                    section
+                        .knock
+                        .insert(room.id.clone(), KnockedRoom { knock_state });
                 }
                 Membership::Leave | Membership::Ban => {
                     let asked = match span.since {
-                        Some(since) => row.position > since || (span.full_state && request.filter.room.include_leave),
+                        Some(since) => {
+                            row.position > since
+                                || (span.full_state && request.filter.room.include_leave)
+                        }
                         None => request.filter.room.include_leave,
                     };
                     if !asked || row.forgotten {
                         continue;
                     }
-                    let Some(room) = self.wanted(reader, *sid, request).await? else { continue };
+                    let Some(room) = self.wanted(reader, *sid, request).await? else {
+                        continue;
+                    };
                     let left = self.left(reader, viewer, request, span, &room, row).await?;
                     section.leave.insert(room.id.clone(), left);
                 }
@@ -106,7 +127,9 @@ impl Providers {
     /// Whether anything at all may be new in a joined room: a comparison of integers.
     fn joined_changed(&self, room: RoomSid, row: &MembershipRow, span: Span) -> bool {
         let Some(since) = span.since else { return true };
-        span.full_state || row.position > since || self.rooms.store().changed_since(topic::room(room), since)
+        span.full_state
+            || row.position > since
+            || self.rooms.store().changed_since(topic::room(room), since)
     }
 
     /// The room, unless the filter leaves it out.
@@ -116,9 +139,14 @@ impl Providers {
         sid: RoomSid,
         request: &SyncRequest,
     ) -> Result<Option<Arc<Room>>, SyncError> {
-        let Some(room) = reader.room_by_sid(sid).await? else { return Ok(None) };
+        let Some(room) = reader.room_by_sid(sid).await? else {
+            return Ok(None);
+        };
         let filter = &request.filter.room;
-        let listed = filter.rooms.as_ref().is_none_or(|rooms| rooms.contains(&room.id));
+        let listed = filter
+            .rooms
+            .as_ref()
+            .is_none_or(|rooms| rooms.contains(&room.id));
         Ok((listed && !filter.not_rooms.contains(&room.id)).then_some(room))
     }
 
@@ -134,14 +162,22 @@ impl Providers {
         // Who joins after `since` knows nothing of the room, though the timeline may go back before the join.
         let newly = span.is_new(row.position);
         let since = if newly { None } else { span.since };
-        let window = ask(reader, viewer, request).window(room, since, span.upto, span.full_state).await?;
+        let window = ask(reader, viewer, request)
+            .window(room, since, span.upto, span.full_state)
+            .await?;
         let members_changed = newly
             || span.full_state
-            || window.state.iter().chain(&window.events).any(|event| event.pdu.kind.to_string() == "m.room.member");
+            || window
+                .state
+                .iter()
+                .chain(&window.events)
+                .any(|event| event.pdu.kind.to_string() == "m.room.member");
 
         let mut joined = JoinedRoom {
             ephemeral: self.ephemeral(reader, viewer, request, room, since).await?,
-            account_data: self.room_account_data(reader, viewer, request, room, span.since.filter(|_| !newly)).await?,
+            account_data: self
+                .room_account_data(reader, viewer, request, room, span.since.filter(|_| !newly))
+                .await?,
             ..JoinedRoom::default()
         };
         let nothing = window.events.is_empty()
@@ -156,11 +192,23 @@ impl Providers {
         }
         let threads = request.filter.room.timeline.unread_thread_notifications;
         let rules = self.users.push_rules(viewer.sid).await?;
-        let unread = unread::of(reader, &self.ephemeral.receipts, &rules, viewer, room, threads).await?;
+        let unread = unread::of(
+            reader,
+            &self.ephemeral.receipts,
+            &rules,
+            viewer,
+            room,
+            threads,
+        )
+        .await?;
         joined.unread_notifications = Some(unread.room.into());
-        let threads = unread.threads.into_iter().map(|(root, counts)| (root, counts.into()));
+        let threads = unread
+            .threads
+            .into_iter()
+            .map(|(root, counts)| (root, counts.into()));
         joined.unread_thread_notifications = threads.collect();
-        (joined.timeline, joined.state) = self.render(reader, viewer, request, room, window).await?;
+        (joined.timeline, joined.state) =
+            self.render(reader, viewer, request, room, window).await?;
         Ok(Some(joined))
     }
 
@@ -175,38 +223,53 @@ impl Providers {
     ) -> Result<LeftRoom, SyncError> {
         // Someone who was joined at `since` is told what happened until they left; others get the leaving and its state.
         let upto = row.position.min(span.upto);
-        let since = span.since.filter(|_| !span.full_state).filter(|since| row.joined_until > *since);
-        let mut window = ask(reader, viewer, request).window(room, since, upto, span.full_state).await?;
+        let since = span
+            .since
+            .filter(|_| !span.full_state)
+            .filter(|since| row.joined_until > *since);
+        let mut window = ask(reader, viewer, request)
+            .window(room, since, upto, span.full_state)
+            .await?;
         if !row.was_joined() {
             // An invite refused or withdrawn: the room's history is none of theirs.
             let own = reader.event_by_sid(row.event).await?;
-            window = Window { events: own.into_iter().collect(), limited: false, prev_batch: None, state: Vec::new() };
+            window = Window {
+                events: own.into_iter().collect(),
+                limited: false,
+                prev_batch: None,
+                state: Vec::new(),
+            };
         }
         let (timeline, state) = self.render(reader, viewer, request, room, window).await?;
         Ok(LeftRoom { timeline, state })
     }
 
-async fn render(
+    async fn render(
         &self,
         reader: &Reader,
-    viewer: &Viewer,
-    request: &SyncRequest,
-    room: &Arc<Room>,
-    window: Window,
-) -> Result<(Timeline, State), SyncError> {
-    let form = Form::for_filter(&request.filter, self.users.clock().clone());
-    let events = serve::events(reader, viewer, room, &window.events, &form).await?;
-    let state = Events { events: serve::events(reader, viewer, room, &window.state, &form).await? };
-    let prev_batch = window.prev_batch.map(|token| token.to_string());
-    let timeline = Timeline { events, limited: window.limited, prev_batch };
-    let state = match request.state {
-        StateField::Before => State::Before(state),
-        StateField::After => State::After(state),
-        StateField::AfterUnstable => State::AfterUnstable(state),
-    };
-    Ok((timeline, state))
-}
-
+        viewer: &Viewer,
+        request: &SyncRequest,
+        room: &Arc<Room>,
+        window: Window,
+    ) -> Result<(Timeline, State), SyncError> {
+        let form = Form::for_filter(&request.filter, self.users.clock().clone());
+        let events = serve::events(reader, viewer, room, &window.events, &form).await?;
+        let state = Events {
+            events: serve::events(reader, viewer, room, &window.state, &form).await?,
+        };
+        let prev_batch = window.prev_batch.map(|token| token.to_string());
+        let timeline = Timeline {
+            events,
+            limited: window.limited,
+            prev_batch,
+        };
+        let state = match request.state {
+            StateField::Before => State::Before(state),
+            StateField::After => State::After(state),
+            StateField::AfterUnstable => State::AfterUnstable(state),
+        };
+        Ok((timeline, state))
+    }
 
     /// What an invited or knocking user may know of a room, and their own member event.
     async fn stripped(
@@ -219,14 +282,19 @@ async fn render(
         let root = reader.root_at(room.sid, row.position).await?;
         let mut events: Vec<Box<RawValue>> = Vec::new();
         for kind in STRIPPED {
-            if let Some(event) = reader.state_at_key(root, &StateEventType::from(kind), "").await? {
+            if let Some(event) = reader
+                .state_at_key(root, &StateEventType::from(kind), "")
+                .await?
+            {
                 events.push(client::stripped_json(&event.pdu));
             }
         }
         if let Some(member) = reader.event_by_sid(row.event).await? {
             let inviter = member.pdu.sender.clone();
             if inviter != viewer.user
-                && let Some(event) = reader.state_at_key(root, &StateEventType::RoomMember, inviter.as_str()).await?
+                && let Some(event) = reader
+                    .state_at_key(root, &StateEventType::RoomMember, inviter.as_str())
+                    .await?
             {
                 events.push(client::stripped_json(&event.pdu));
             }
@@ -251,7 +319,11 @@ async fn render(
             events.push(typing);
         }
         if filter::room_type_matches(wanted, &room.id, "m.receipt")
-            && let Some(receipts) = self.ephemeral.receipts.event(reader, viewer, room.sid, since).await?
+            && let Some(receipts) = self
+                .ephemeral
+                .receipts
+                .event(reader, viewer, room.sid, since)
+                .await?
         {
             events.push(receipts);
         }
@@ -267,9 +339,16 @@ async fn render(
         since: Option<Position>,
     ) -> Result<Events, SyncError> {
         let wanted: &RoomEventFilter = &request.filter.room.account_data;
-        let data = self.users.room_account_data_since(reader.view(), viewer.sid, room.sid, since).await?;
-        let events = data.into_iter().filter(|(kind, _)| filter::room_type_matches(wanted, &room.id, kind));
-        Ok(Events { events: events.map(|(_, event)| event).collect() })
+        let data = self
+            .users
+            .room_account_data_since(reader.view(), viewer.sid, room.sid, since)
+            .await?;
+        let events = data
+            .into_iter()
+            .filter(|(kind, _)| filter::room_type_matches(wanted, &room.id, kind));
+        Ok(Events {
+            events: events.map(|(_, event)| event).collect(),
+        })
     }
 
     pub(super) async fn account_data(
@@ -280,14 +359,24 @@ async fn render(
         span: Span,
     ) -> Result<Events, SyncError> {
         if let Some(since) = span.since
-            && !self.rooms.store().changed_since(topic::user(viewer.sid), since)
+            && !self
+                .rooms
+                .store()
+                .changed_since(topic::user(viewer.sid), since)
         {
             return Ok(Events::default());
         }
-        let data = self.users.account_data_since(reader.view(), viewer.sid, span.since).await?;
+        let data = self
+            .users
+            .account_data_since(reader.view(), viewer.sid, span.since)
+            .await?;
         let wanted = &request.filter.account_data;
-        let events = data.into_iter().filter(|(kind, _)| filter::type_matches(wanted, kind));
-        Ok(Events { events: events.map(|(_, event)| event).collect() })
+        let events = data
+            .into_iter()
+            .filter(|(kind, _)| filter::type_matches(wanted, kind));
+        Ok(Events {
+            events: events.map(|(_, event)| event).collect(),
+        })
     }
 
     pub(super) async fn presence(
@@ -299,7 +388,11 @@ async fn render(
         memberships: &[(RoomSid, MembershipRow)],
     ) -> Result<Events, SyncError> {
         let wanted = &request.filter.presence;
-        let events = self.ephemeral.presence.events(reader, viewer, wanted, span.since, memberships).await?;
+        let events = self
+            .ephemeral
+            .presence
+            .events(reader, viewer, wanted, span.since, memberships)
+            .await?;
         Ok(Events { events })
     }
 }
@@ -332,14 +425,22 @@ fn ask<'a>(reader: &'a Reader, viewer: &'a Viewer, request: &'a SyncRequest) -> 
 async fn summary(reader: &Reader, viewer: &Viewer, room: &Room) -> Result<Summary, SyncError> {
     let joined = reader.member_count(room.sid, Membership::Join).await?;
     let invited = reader.member_count(room.sid, Membership::Invite).await?;
-    let named = reader.state_event(room.sid, &StateEventType::RoomName, "").await?.is_some_and(|event| says(&event, "name"))
+    let named = reader
+        .state_event(room.sid, &StateEventType::RoomName, "")
+        .await?
+        .is_some_and(|event| says(&event, "name"))
         || reader
             .state_event(room.sid, &StateEventType::RoomCanonicalAlias, "")
             .await?
             .is_some_and(|event| says(&event, "alias"));
     let mut heroes: Vec<OwnedUserId> = Vec::new();
     if !named {
-        for membership in [Membership::Join, Membership::Invite, Membership::Leave, Membership::Ban] {
+        for membership in [
+            Membership::Join,
+            Membership::Invite,
+            Membership::Leave,
+            Membership::Ban,
+        ] {
             if membership == Membership::Leave && !heroes.is_empty() {
                 break;
             }
@@ -354,11 +455,20 @@ async fn summary(reader: &Reader, viewer: &Viewer, room: &Room) -> Result<Summar
         }
         heroes.sort();
     }
-    Ok(Summary { heroes: (!named).then_some(heroes), joined: Some(joined), invited: Some(invited) })
+    Ok(Summary {
+        heroes: (!named).then_some(heroes),
+        joined: Some(joined),
+        invited: Some(invited),
+    })
 }
 
 /// Whether a state event's content has a string of some length at `field`.
 fn says(event: &Event, field: &str) -> bool {
     let content: Option<serde_json::Map<String, serde_json::Value>> = event.pdu.content_as().ok();
-    content.is_some_and(|content| content.get(field).and_then(|value| value.as_str()).is_some_and(|text| !text.is_empty()))
+    content.is_some_and(|content| {
+        content
+            .get(field)
+            .and_then(|value| value.as_str())
+            .is_some_and(|text| !text.is_empty())
+    })
 }

@@ -35,8 +35,14 @@ impl FromStr for SyncToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        let (epoch, position) = text.strip_prefix('s').and_then(|rest| rest.split_once('_')).ok_or(BadToken)?;
-        Ok(Self { epoch: number(epoch)?, position: Position(number(position)?) })
+        let (epoch, position) = text
+            .strip_prefix('s')
+            .and_then(|rest| rest.split_once('_'))
+            .ok_or(BadToken)?;
+        Ok(Self {
+            epoch: number(epoch)?,
+            position: Position(number(position)?),
+        })
     }
 }
 
@@ -66,7 +72,9 @@ impl FromStr for OrderToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        Ok(Self(RoomOrder(number(text.strip_prefix('t').ok_or(BadToken)?)?)))
+        Ok(Self(RoomOrder(number(
+            text.strip_prefix('t').ok_or(BadToken)?,
+        )?)))
     }
 }
 
@@ -85,7 +93,10 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let token = SyncToken { epoch: 3, position: Position(77) };
+        let token = SyncToken {
+            epoch: 3,
+            position: Position(77),
+        };
         assert_eq!(token.to_string().parse(), Ok(token));
         let token = OrderToken::after(RoomOrder::FIRST);
         assert_eq!(token.to_string().parse(), Ok(token));
@@ -93,7 +104,19 @@ mod tests {
 
     #[test]
     fn what_is_no_token_is_refused() {
-        for text in ["", "s", "s1", "s1_", "s_1", "s+1_2", "s1_2x", "t", "t-1", "77", "s1_99999999999999999999999"] {
+        for text in [
+            "",
+            "s",
+            "s1",
+            "s1_",
+            "s_1",
+            "s+1_2",
+            "s1_2x",
+            "t",
+            "t-1",
+            "77",
+            "s1_99999999999999999999999",
+        ] {
             assert_eq!(text.parse::<SyncToken>(), Err(BadToken), "{text}");
             assert_eq!(text.parse::<OrderToken>(), Err(BadToken), "{text}");
         }

@@ -76,9 +76,15 @@ impl Subscription {
 impl Waiters {
     /// Waiters on `rooms`; [`Waiters::run`] must run beside.
     pub fn new(rooms: Rooms) -> Self {
-        let inner =
-            Inner { rooms, users: DashMap::new(), by_room: DashMap::new(), start: Instant::now() };
-        Self { inner: Arc::new(inner) }
+        let inner = Inner {
+            rooms,
+            users: DashMap::new(),
+            by_room: DashMap::new(),
+            start: Instant::now(),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// How many users are active.
@@ -89,8 +95,15 @@ impl Waiters {
     /// Subscribes to everything that concerns a user. Reads the user's rooms the first time only.
     pub async fn subscribe(&self, user: UserSid) -> Result<Subscription, RoomError> {
         let inner = &self.inner;
-        let active = Arc::clone(&inner.users.entry(user).or_insert_with(|| Arc::new(Active::new())));
-        active.last_used_s.store(inner.start.elapsed().as_secs(), Ordering::Relaxed);
+        let active = Arc::clone(
+            &inner
+                .users
+                .entry(user)
+                .or_insert_with(|| Arc::new(Active::new())),
+        );
+        active
+            .last_used_s
+            .store(inner.start.elapsed().as_secs(), Ordering::Relaxed);
         let changes = active.changes.subscribe();
         let mut joined = active.joined.lock().await;
         if joined.is_none() {
@@ -117,11 +130,16 @@ impl Waiters {
 
 impl Active {
     fn new() -> Self {
-        Self { changes: watch::Sender::new(0), joined: Mutex::new(None), last_used_s: AtomicU64::new(0) }
+        Self {
+            changes: watch::Sender::new(0),
+            joined: Mutex::new(None),
+            last_used_s: AtomicU64::new(0),
+        }
     }
 
     fn wake(&self) {
-        self.changes.send_modify(|count| *count = count.wrapping_add(1));
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
     }
 }
 
@@ -155,7 +173,9 @@ impl Inner {
 
     /// An active user's memberships have changed.
     async fn refresh(&self, user: UserSid) {
-        let Some(active) = self.users.get(&user).map(|active| Arc::clone(&active)) else { return };
+        let Some(active) = self.users.get(&user).map(|active| Arc::clone(&active)) else {
+            return;
+        };
         let mut joined = active.joined.lock().await;
         if let Err(error) = self.register(user, &mut joined).await {
             // The next poll reads them again.
@@ -165,10 +185,17 @@ impl Inner {
     }
 
     /// Reads a user's rooms and enters the differences.
-    async fn register(&self, user: UserSid, joined: &mut Option<HashSet<RoomSid>>) -> Result<(), RoomError> {
+    async fn register(
+        &self,
+        user: UserSid,
+        joined: &mut Option<HashSet<RoomSid>>,
+    ) -> Result<(), RoomError> {
         let rooms = self.rooms.reader().rooms_of(user).await?;
-        let now: HashSet<RoomSid> =
-            rooms.into_iter().filter(|(_, row)| row.membership == Membership::Join).map(|(room, _)| room).collect();
+        let now: HashSet<RoomSid> = rooms
+            .into_iter()
+            .filter(|(_, row)| row.membership == Membership::Join)
+            .map(|(room, _)| room)
+            .collect();
         let before = joined.take().unwrap_or_default();
         for room in now.difference(&before) {
             self.by_room.entry(*room).or_default().insert(user);
@@ -200,7 +227,9 @@ impl Inner {
             .map(|active| *active.key())
             .collect();
         for user in idle {
-            let Some((_, active)) = self.users.remove_if(&user, |_, active| active.changes.receiver_count() == 0)
+            let Some((_, active)) = self
+                .users
+                .remove_if(&user, |_, active| active.changes.receiver_count() == 0)
             else {
                 continue;
             };

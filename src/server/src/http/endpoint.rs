@@ -186,21 +186,32 @@ impl Routes {
                     let announced_bytes = body.size_hint().exact();
                     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
                     let empty: &[u8] = &[];
-                    let request = R::try_from_http_request(http::Request::from_parts(parts, empty), &args)
-                        .map_err(|error| unreadable(error, empty))?;
-                    Ok::<_, Error>((caller, request, Upload { body, announced_bytes }))
+                    let request =
+                        R::try_from_http_request(http::Request::from_parts(parts, empty), &args)
+                            .map_err(|error| unreadable(error, empty))?;
+                    Ok::<_, Error>((
+                        caller,
+                        request,
+                        Upload {
+                            body,
+                            announced_bytes,
+                        },
+                    ))
                 };
                 match read.await {
-                    Ok((caller, request, upload)) => {
-                        handler(app, caller, request, upload).await.unwrap_or_else(Error::into_response)
-                    }
+                    Ok((caller, request, upload)) => handler(app, caller, request, upload)
+                        .await
+                        .unwrap_or_else(Error::into_response),
                     Err(error) => error.into_response(),
                 }
             }
         };
-        R::PATH_BUILDER.all().into_iter().fold(self, |routes, path| {
-            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
-        })
+        R::PATH_BUILDER
+            .all()
+            .into_iter()
+            .fold(self, |routes, path| {
+                routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+            })
     }
 
     /// Registers an axum handler at a path that is not ruma's.

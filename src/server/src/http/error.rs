@@ -11,6 +11,7 @@ use vatra_domain::{
     flows::FlowError,
     media::MediaError,
     rooms::RoomError,
+    sync::SyncError,
     users::{AuthFailure, UsersError},
 };
 use vatra_store::{CommitError, StoreError};
@@ -205,7 +206,9 @@ impl From<MediaError> for Error {
                 return Self::limited(Duration::from_millis(*retry_after_ms));
             }
             MediaError::CannotThumbnail => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
-            MediaError::Damaged(_) | MediaError::Blob(_) | MediaError::Store(_) => return Self::internal(&error),
+            MediaError::Damaged(_) | MediaError::Blob(_) | MediaError::Store(_) => {
+                return Self::internal(&error);
+            }
             MediaError::Commit(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)
@@ -217,13 +220,24 @@ impl From<FlowError> for Error {
         let (status, code) = match error {
             FlowError::Room(error) => return error.into(),
             FlowError::Users(error) => return error.into(),
-            FlowError::InvalidRoomState(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState),
+            FlowError::InvalidRoomState(_) => {
+                (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
+            }
             FlowError::BadRequest(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
             FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
             FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
             FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),
         };
         Self::new(status, code, error)
+    }
+}
+
+impl From<SyncError> for Error {
+    fn from(error: SyncError) -> Self {
+        match error {
+            SyncError::Room(error) => error.into(),
+            SyncError::Users(error) => error.into(),
+        }
     }
 }
 

@@ -8,9 +8,7 @@ use axum::{
 };
 use http::StatusCode;
 use ruma::{
-    EventId, OwnedEventId, RoomId, UserId,
-    api::error::ErrorCode,
-    events::receipt::ReceiptThread,
+    EventId, OwnedEventId, RoomId, UserId, api::error::ErrorCode, events::receipt::ReceiptThread,
     presence::PresenceState,
 };
 use serde::Deserialize;
@@ -40,8 +38,13 @@ pub(super) async fn typing(app: App, caller: Requester, input: Input) -> Result<
     }
     let seen = require_joined(&app, &caller, input.id(0)?).await?;
     let longest = u64::try_from(LONGEST_TYPING.as_millis()).unwrap_or(u64::MAX);
-    let for_ms = body.typing.then(|| body.timeout.unwrap_or(30_000).min(longest));
-    app.ephemeral.typing.set(seen.room.sid, caller.user, for_ms).await?;
+    let for_ms = body
+        .typing
+        .then(|| body.timeout.unwrap_or(30_000).min(longest));
+    app.ephemeral
+        .typing
+        .set(seen.room.sid, caller.user, for_ms)
+        .await?;
     Ok(Json(json!({})).into_response())
 }
 
@@ -63,7 +66,9 @@ pub(super) async fn receipt(app: App, caller: Requester, input: Input) -> Result
         "m.read" | "m.read.private" => {
             let thread = thread(&seen, event, body.thread_id.as_deref()).await?;
             let (sid, receipts) = (seen.room.sid, &app.ephemeral.receipts);
-            receipts.set(&seen.reader, sid, caller.sid, kind, &thread, event).await?;
+            receipts
+                .set(&seen.reader, sid, caller.sid, kind, &thread, event)
+                .await?;
         }
         _ => return Err(Error::invalid_param("unknown type of receipt")),
     }
@@ -71,23 +76,39 @@ pub(super) async fn receipt(app: App, caller: Requester, input: Input) -> Result
 }
 
 /// The thread a receipt names must be the event's. <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
-async fn thread(seen: &Seen, event: &EventId, thread: Option<&str>) -> Result<ReceiptThread, Error> {
+async fn thread(
+    seen: &Seen,
+    event: &EventId,
+    thread: Option<&str>,
+) -> Result<ReceiptThread, Error> {
     let wrong = |message| Err(Error::invalid_param(message));
     match thread {
         None => Ok(ReceiptThread::Unthreaded),
         Some("") => wrong("thread_id is empty"),
         Some("main") => Ok(ReceiptThread::Main),
         Some(root) => {
-            let root = OwnedEventId::try_from(root).map_err(|error| Error::invalid_param(&error.to_string()))?;
+            let root = OwnedEventId::try_from(root)
+                .map_err(|error| Error::invalid_param(&error.to_string()))?;
             let known = seen.reader.event(seen.room.sid, event).await?;
             let relation = known.and_then(|event| Relation::of(&event.pdu));
-            let in_thread = event == root || relation.is_none_or(|relation| relation.event_id == root || relation.rel_type != "m.thread");
-            if in_thread { Ok(ReceiptThread::Thread(root)) } else { wrong("the event is not in that thread") }
+            let in_thread = event == root
+                || relation.is_none_or(|relation| {
+                    relation.event_id == root || relation.rel_type != "m.thread"
+                });
+            if in_thread {
+                Ok(ReceiptThread::Thread(root))
+            } else {
+                wrong("the event is not in that thread")
+            }
         }
     }
 }
 
-pub(super) async fn read_markers(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn read_markers(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     #[derive(Deserialize)]
     struct Body {
         #[serde(rename = "m.fully_read")]
@@ -105,18 +126,33 @@ pub(super) async fn read_markers(app: App, caller: Requester, input: Input) -> R
     for (kind, event) in [("m.read", &body.read), ("m.read.private", &body.private)] {
         if let Some(event) = event {
             let (sid, thread) = (seen.room.sid, ReceiptThread::Unthreaded);
-            app.ephemeral.receipts.set(&seen.reader, sid, caller.sid, kind, &thread, event).await?;
+            app.ephemeral
+                .receipts
+                .set(&seen.reader, sid, caller.sid, kind, &thread, event)
+                .await?;
         }
     }
     Ok(Json(json!({})).into_response())
 }
 
-async fn fully_read(app: &App, caller: &Requester, seen: &Seen, event: &EventId) -> Result<(), Error> {
+async fn fully_read(
+    app: &App,
+    caller: &Requester,
+    seen: &Seen,
+    event: &EventId,
+) -> Result<(), Error> {
     let content = json!({ "event_id": event }).to_string();
-    Ok(app.users.set_account_data(caller.sid, seen.room.sid, "m.fully_read", content).await?)
+    Ok(app
+        .users
+        .set_account_data(caller.sid, seen.room.sid, "m.fully_read", content)
+        .await?)
 }
 
-pub(super) async fn get_presence(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn get_presence(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     let user: &UserId = input.id(0)?;
     if user != caller.user && !share_a_room(&app, &caller, user).await? {
         return Err(Error::forbidden("you share no room with that user"));
@@ -127,7 +163,11 @@ pub(super) async fn get_presence(app: App, caller: Requester, input: Input) -> R
     Ok(Json(content.unwrap_or_else(|| json!({ "presence": "offline" }))).into_response())
 }
 
-pub(super) async fn set_presence(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn set_presence(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     #[derive(Deserialize)]
     struct Body {
         presence: PresenceState,
@@ -138,10 +178,20 @@ pub(super) async fn set_presence(app: App, caller: Requester, input: Input) -> R
     if user != caller.user {
         return Err(Error::forbidden("the presence of another user"));
     }
-    if !matches!(body.presence, PresenceState::Online | PresenceState::Offline | PresenceState::Unavailable) {
-        return Err(Error::new(StatusCode::BAD_REQUEST, ErrorCode::BadJson, "unknown presence"));
+    if !matches!(
+        body.presence,
+        PresenceState::Online | PresenceState::Offline | PresenceState::Unavailable
+    ) {
+        return Err(Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::BadJson,
+            "unknown presence",
+        ));
     }
     let reader = app.rooms.reader();
-    app.ephemeral.presence.set(&reader, caller.sid, body.presence, Some(body.status_msg)).await?;
+    app.ephemeral
+        .presence
+        .set(&reader, caller.sid, body.presence, Some(body.status_msg))
+        .await?;
     Ok(Json(json!({})).into_response())
 }

@@ -37,9 +37,16 @@ pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Re
     app.rates.join(caller.user.as_str())?;
     let (room, body) = named(&app, &input).await?;
     if body.third_party_signed.is_some() {
-        return Err(Error::invalid_param("this server knows no third-party invites"));
+        return Err(Error::invalid_param(
+            "this server knows no third-party invites",
+        ));
     }
-    let change = Change { by: &caller, of: &caller.user, room: &room, reason: body.reason.as_deref() };
+    let change = Change {
+        by: &caller,
+        of: &caller.user,
+        room: &room,
+        reason: body.reason.as_deref(),
+    };
     change.join(&app.users, &app.rooms).await?;
     Ok(Json(json!({ "room_id": room })).into_response())
 }
@@ -47,13 +54,19 @@ pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Re
 pub(super) async fn knock(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     app.rates.join(caller.user.as_str())?;
     let (room, body) = named(&app, &input).await?;
-    let change = Change { by: &caller, of: &caller.user, room: &room, reason: body.reason.as_deref() };
+    let change = Change {
+        by: &caller,
+        of: &caller.user,
+        room: &room,
+        reason: body.reason.as_deref(),
+    };
     change.to(&app.users, &app.rooms, "knock").await?;
     Ok(Json(json!({ "room_id": room })).into_response())
 }
 
 async fn named(app: &App, input: &Input) -> Result<(OwnedRoomId, Reason), Error> {
-    let name = RoomOrAliasId::parse(input.arg(0)).map_err(|error| Error::invalid_param(&error.to_string()))?;
+    let name = RoomOrAliasId::parse(input.arg(0))
+        .map_err(|error| Error::invalid_param(&error.to_string()))?;
     let body: Reason = input.read()?;
     Ok((flow::resolve(&app.rooms, &name).await?, body))
 }
@@ -68,14 +81,21 @@ pub(super) async fn invite(app: App, caller: Requester, input: Input) -> Result<
     app.rates.invite(caller.user.as_str())?;
     let body: Body = input.read()?;
     let room: &RoomId = input.id(0)?;
-    let of = body.user_id.ok_or_else(|| Error::bad_json("user_id is needed; invites by e-mail are not there yet"))?;
+    let of = body
+        .user_id
+        .ok_or_else(|| Error::bad_json("user_id is needed; invites by e-mail are not there yet"))?;
     if of.server_name() != app.server_name {
         return Err(Error::not_found("this server does not federate yet"));
     }
     if app.users.find(of.as_str()).await?.is_none() {
         return Err(Error::not_found("no such user"));
     }
-    let change = Change { by: &caller, of: &of, room, reason: body.reason.as_deref() };
+    let change = Change {
+        by: &caller,
+        of: &of,
+        room,
+        reason: body.reason.as_deref(),
+    };
     change.to(&app.users, &app.rooms, "invite").await?;
     Ok(Json(json!({})).into_response())
 }
@@ -85,7 +105,14 @@ pub(super) async fn leave(
     caller: Requester,
     request: leave_room::Request,
 ) -> Result<leave_room::Response, Error> {
-    flow::leave(&app.users, &app.rooms, &caller, &request.room_id, request.reason.as_deref()).await?;
+    flow::leave(
+        &app.users,
+        &app.rooms,
+        &caller,
+        &request.room_id,
+        request.reason.as_deref(),
+    )
+    .await?;
     Ok(leave_room::Response {})
 }
 
@@ -104,14 +131,28 @@ pub(super) async fn kick(
     request: kick_user::Request,
 ) -> Result<kick_user::Response, Error> {
     let reason = request.reason.as_deref();
-    let change = Change { by: &caller, of: &request.user_id, room: &request.room_id, reason };
+    let change = Change {
+        by: &caller,
+        of: &request.user_id,
+        room: &request.room_id,
+        reason,
+    };
     change.kick(&app.users, &app.rooms).await?;
     Ok(kick_user::Response {})
 }
 
-pub(super) async fn ban(app: App, caller: Requester, request: ban_user::Request) -> Result<ban_user::Response, Error> {
+pub(super) async fn ban(
+    app: App,
+    caller: Requester,
+    request: ban_user::Request,
+) -> Result<ban_user::Response, Error> {
     let reason = request.reason.as_deref();
-    let change = Change { by: &caller, of: &request.user_id, room: &request.room_id, reason };
+    let change = Change {
+        by: &caller,
+        of: &request.user_id,
+        room: &request.room_id,
+        reason,
+    };
     change.to(&app.users, &app.rooms, "ban").await?;
     Ok(ban_user::Response {})
 }
@@ -122,7 +163,12 @@ pub(super) async fn unban(
     request: unban_user::Request,
 ) -> Result<unban_user::Response, Error> {
     let reason = request.reason.as_deref();
-    let change = Change { by: &caller, of: &request.user_id, room: &request.room_id, reason };
+    let change = Change {
+        by: &caller,
+        of: &request.user_id,
+        room: &request.room_id,
+        reason,
+    };
     change.unban(&app.users, &app.rooms).await?;
     Ok(unban_user::Response {})
 }
@@ -141,7 +187,9 @@ pub(super) async fn joined(
             joined.push(room.id.clone());
         }
     }
-    Ok(joined_rooms::Response { joined_rooms: joined })
+    Ok(joined_rooms::Response {
+        joined_rooms: joined,
+    })
 }
 
 /// `GET /rooms/{room}/members`, now or `at` a token, with or without a membership.
@@ -156,19 +204,29 @@ pub(super) async fn members(app: App, caller: Requester, input: Input) -> Result
                     let before = std::ops::Bound::Excluded(order);
                     let direction = vatra_store::Direction::Backward;
                     let unbounded = std::ops::Bound::Unbounded;
-                    let newest = seen.reader.timeline(seen.room.sid, unbounded, before, direction, 1).await?;
-                    newest.first().map_or(vatra_store::Position(0), |event| event.position)
+                    let newest = seen
+                        .reader
+                        .timeline(seen.room.sid, unbounded, before, direction, 1)
+                        .await?;
+                    newest
+                        .first()
+                        .map_or(vatra_store::Position(0), |event| event.position)
                 }
                 _ => return Err(Error::invalid_param("at is no token of this server")),
             };
-            seen.reader.root_at(seen.room.sid, position.min(seen.until())).await?
+            seen.reader
+                .root_at(seen.room.sid, position.min(seen.until()))
+                .await?
         }
     };
     let (wanted, unwanted) = (input.param("membership"), input.param("not_membership"));
     let mut events = seen.reader.state_events_at(root).await?;
     events.retain(|event| {
         let content: Value = event.pdu.content_as().unwrap_or_default();
-        let membership = content.get("membership").and_then(Value::as_str).unwrap_or_default();
+        let membership = content
+            .get("membership")
+            .and_then(Value::as_str)
+            .unwrap_or_default();
         event.pdu.kind.to_string() == "m.room.member"
             && wanted.as_deref().is_none_or(|wanted| wanted == membership)
             && unwanted.as_deref() != Some(membership)
@@ -178,27 +236,49 @@ pub(super) async fn members(app: App, caller: Requester, input: Input) -> Result
 }
 
 /// `GET /rooms/{room}/joined_members`: names and pictures, for those who are in the room themselves.
-pub(super) async fn joined_members(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn joined_members(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
-    if seen.membership.is_none_or(|row| row.membership != Membership::Join) {
+    if seen
+        .membership
+        .is_none_or(|row| row.membership != Membership::Join)
+    {
         return Err(Error::forbidden("you are not in that room"));
     }
-    let members = seen.reader.members(seen.room.sid, Membership::Join, usize::MAX).await?;
+    let members = seen
+        .reader
+        .members(seen.room.sid, Membership::Join, usize::MAX)
+        .await?;
     let sids: Vec<_> = members.into_iter().map(|(_, event)| event).collect();
     let mut joined = serde_json::Map::new();
     for event in seen.reader.events(&sids).await?.into_iter().flatten() {
         let content: Value = event.pdu.content_as().unwrap_or_default();
-        let text = |field: &str| content.get(field).filter(|value| value.is_string()).cloned();
+        let text = |field: &str| {
+            content
+                .get(field)
+                .filter(|value| value.is_string())
+                .cloned()
+        };
         let mut member = serde_json::Map::new();
         member.extend(text("displayname").map(|name| ("display_name".to_owned(), name)));
         member.extend(text("avatar_url").map(|url| ("avatar_url".to_owned(), url)));
-        joined.insert(event.pdu.state_key.clone().unwrap_or_default(), Value::Object(member));
+        joined.insert(
+            event.pdu.state_key.clone().unwrap_or_default(),
+            Value::Object(member),
+        );
     }
     Ok(Json(json!({ "joined": joined })).into_response())
 }
 
 /// The member event of a user, for handlers that need to know that someone is in a room.
-pub(super) async fn require_joined(app: &App, caller: &Requester, room: &RoomId) -> Result<Seen, Error> {
+pub(super) async fn require_joined(
+    app: &App,
+    caller: &Requester,
+    room: &RoomId,
+) -> Result<Seen, Error> {
     let seen = Seen::new(app, caller, room).await?;
     match seen.membership {
         Some(row) if row.membership == Membership::Join => Ok(seen),
@@ -207,9 +287,15 @@ pub(super) async fn require_joined(app: &App, caller: &Requester, room: &RoomId)
 }
 
 /// Whether two users share a room.
-pub(super) async fn share_a_room(app: &App, one: &Requester, other: &UserId) -> Result<bool, Error> {
+pub(super) async fn share_a_room(
+    app: &App,
+    one: &Requester,
+    other: &UserId,
+) -> Result<bool, Error> {
     let reader = app.rooms.reader();
-    let Some(other) = reader.user_sid(other).await? else { return Ok(false) };
+    let Some(other) = reader.user_sid(other).await? else {
+        return Ok(false);
+    };
     for (room, row) in reader.rooms_of(one.sid).await? {
         if row.membership == Membership::Join && reader.is_joined(other, room).await? {
             return Ok(true);

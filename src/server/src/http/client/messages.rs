@@ -44,7 +44,11 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
     };
     let filter = read_filter(&input)?;
     let limit = read_limit(&input, &filter)?;
-    let newest = seen.reader.order_at(seen.room.sid, seen.until()).await?.map(OrderToken::after);
+    let newest = seen
+        .reader
+        .order_at(seen.room.sid, seen.until())
+        .await?
+        .map(OrderToken::after);
     let newest = newest.unwrap_or(OrderToken(RoomOrder(0)));
     let from = match input.param("from") {
         Some(token) => place(&seen, &token).await?,
@@ -55,10 +59,17 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
         Some(token) => Some(place(&seen, &token).await?),
         None => None,
     };
-    let page = Page { seen: &seen, filter: &filter, limit };
+    let page = Page {
+        seen: &seen,
+        filter: &filter,
+        limit,
+    };
     let (events, end) = match direction {
         Direction::Backward => page.back(OrderToken(from.0.min(newest.0)), to).await?,
-        Direction::Forward => page.forward(from, OrderToken(to.unwrap_or(newest).0.min(newest.0))).await?,
+        Direction::Forward => {
+            page.forward(from, OrderToken(to.unwrap_or(newest).0.min(newest.0)))
+                .await?
+        }
     };
     let mut answer = json!({ "start": from.to_string(), "chunk": seen.show(&app, &events).await? });
     if let Some(end) = end {
@@ -90,7 +101,9 @@ impl Page<'_> {
         let mut page = Vec::new();
         let mut scanned = 0;
         loop {
-            let rows = self.read(lower, Bound::Excluded(at.0), Direction::Backward).await?;
+            let rows = self
+                .read(lower, Bound::Excluded(at.0), Direction::Backward)
+                .await?;
             let done = rows.len() < self.limit;
             scanned += rows.len();
             for (event, passes) in self.judged(rows).await? {
@@ -124,7 +137,13 @@ impl Page<'_> {
             if at.0 >= to.0 {
                 return Ok((page, None));
             }
-            let rows = self.read(Bound::Included(at.0), Bound::Excluded(to.0), Direction::Forward).await?;
+            let rows = self
+                .read(
+                    Bound::Included(at.0),
+                    Bound::Excluded(to.0),
+                    Direction::Forward,
+                )
+                .await?;
             let done = rows.len() < self.limit;
             scanned += rows.len();
             for (event, passes) in self.judged(rows).await? {
@@ -151,13 +170,17 @@ impl Page<'_> {
         to: Bound<RoomOrder>,
         direction: Direction,
     ) -> Result<Vec<Arc<Event>>, RoomError> {
-        self.seen.reader.timeline(self.seen.room.sid, from, to, direction, self.limit).await
+        self.seen
+            .reader
+            .timeline(self.seen.room.sid, from, to, direction, self.limit)
+            .await
     }
 
     async fn judged(&self, rows: Vec<Arc<Event>>) -> Result<Vec<(Arc<Event>, bool)>, RoomError> {
         let seen = self.seen;
         let visible = seen.viewer.visible(&seen.reader, &seen.room, &rows).await?;
-        let passes = |event: &Arc<Event>| filter::room_event_matches(self.filter, &seen.room.id, &event.pdu);
+        let passes =
+            |event: &Arc<Event>| filter::room_event_matches(self.filter, &seen.room.id, &event.pdu);
         Ok(rows
             .into_iter()
             .zip(visible)
@@ -173,8 +196,16 @@ impl Page<'_> {
 pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
     let id: &ruma::EventId = input.id(1)?;
-    let event = seen.reader.event(seen.room.sid, id).await?.ok_or(RoomError::UnknownEvent)?;
-    if !seen.viewer.may_see(&seen.reader, &seen.room, &event).await? {
+    let event = seen
+        .reader
+        .event(seen.room.sid, id)
+        .await?
+        .ok_or(RoomError::UnknownEvent)?;
+    if !seen
+        .viewer
+        .may_see(&seen.reader, &seen.room, &event)
+        .await?
+    {
         return Err(RoomError::UnknownEvent.into());
     }
     let filter = read_filter(&input)?;
@@ -182,9 +213,20 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
         Some(_) => read_limit(&input, &filter)?,
         None => DEFAULT,
     };
-    let newest = seen.reader.order_at(seen.room.sid, seen.until()).await?.map_or(OrderToken(event.order), OrderToken::after);
-    let (here, after) = (OrderToken::before(event.order), OrderToken::after(event.order));
-    let half = |limit: usize| Page { seen: &seen, filter: &filter, limit: limit.max(1) };
+    let newest = seen
+        .reader
+        .order_at(seen.room.sid, seen.until())
+        .await?
+        .map_or(OrderToken(event.order), OrderToken::after);
+    let (here, after) = (
+        OrderToken::before(event.order),
+        OrderToken::after(event.order),
+    );
+    let half = |limit: usize| Page {
+        seen: &seen,
+        filter: &filter,
+        limit: limit.max(1),
+    };
     let (mut before, start) = half(limit.div_ceil(2)).back(here, None).await?;
     let (mut later, end) = half(limit / 2).forward(after, newest).await?;
     if limit < 2 {
@@ -196,12 +238,19 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
     let last = later.last().unwrap_or(&event);
     let root = seen.reader.root_after(last).await?;
     let mut state = seen.reader.state_events_at(root).await?;
-    let everyone: Vec<Arc<Event>> = before.iter().chain([&event]).chain(&later).cloned().collect();
+    let everyone: Vec<Arc<Event>> = before
+        .iter()
+        .chain([&event])
+        .chain(&later)
+        .cloned()
+        .collect();
     if let LazyLoadOptions::Enabled { .. } = filter.lazy_load_options {
         let senders: Vec<&OwnedUserId> = everyone.iter().map(|event| &event.pdu.sender).collect();
         state.retain(|event| {
             event.pdu.kind.to_string() != "m.room.member"
-                || senders.iter().any(|sender| event.pdu.state_key.as_deref() == Some(sender.as_str()))
+                || senders
+                    .iter()
+                    .any(|sender| event.pdu.state_key.as_deref() == Some(sender.as_str()))
         });
     }
     let shown = seen.show(&app, std::slice::from_ref(&event)).await?;
@@ -221,36 +270,54 @@ async fn place(seen: &Seen, token: &str) -> Result<OrderToken, Error> {
     if let Ok(place) = token.parse::<OrderToken>() {
         return Ok(place);
     }
-    let token: SyncToken = token.parse().map_err(|_| Error::invalid_param("that is no token of this server"))?;
+    let token: SyncToken = token
+        .parse()
+        .map_err(|_| Error::invalid_param("that is no token of this server"))?;
     let order = seen.reader.order_at(seen.room.sid, token.position).await?;
     Ok(order.map_or(OrderToken(RoomOrder(0)), OrderToken::after))
 }
 
 fn read_filter(input: &Input) -> Result<RoomEventFilter, Error> {
     match input.param("filter") {
-        Some(json) => serde_json::from_str(&json).map_err(|error| Error::invalid_param(&format!("filter: {error}"))),
+        Some(json) => serde_json::from_str(&json)
+            .map_err(|error| Error::invalid_param(&format!("filter: {error}"))),
         None => Ok(RoomEventFilter::default()),
     }
 }
 
 fn read_limit(input: &Input, filter: &RoomEventFilter) -> Result<usize, Error> {
     let asked = match input.param("limit") {
-        Some(text) => Some(text.parse::<usize>().map_err(|_| Error::invalid_param("limit is a number"))?),
+        Some(text) => Some(
+            text.parse::<usize>()
+                .map_err(|_| Error::invalid_param("limit is a number"))?,
+        ),
         None => filter.limit.and_then(|limit| usize::try_from(limit).ok()),
     };
     Ok(asked.unwrap_or(DEFAULT).clamp(1, MOST))
 }
 
 /// The senders' member events, for clients that load members lazily.
-async fn members_of(seen: &Seen, filter: &RoomEventFilter, events: &[Arc<Event>]) -> Result<Vec<Arc<Event>>, Error> {
-    let LazyLoadOptions::Enabled { .. } = filter.lazy_load_options else { return Ok(Vec::new()) };
+async fn members_of(
+    seen: &Seen,
+    filter: &RoomEventFilter,
+    events: &[Arc<Event>],
+) -> Result<Vec<Arc<Event>>, Error> {
+    let LazyLoadOptions::Enabled { .. } = filter.lazy_load_options else {
+        return Ok(Vec::new());
+    };
     let mut members: Vec<Arc<Event>> = Vec::new();
     for event in events {
         let sender = event.pdu.sender.as_str();
-        if members.iter().any(|member| member.pdu.state_key.as_deref() == Some(sender)) {
+        if members
+            .iter()
+            .any(|member| member.pdu.state_key.as_deref() == Some(sender))
+        {
             continue;
         }
-        let member = seen.reader.state_at_key(event.root_before, &StateEventType::RoomMember, sender).await?;
+        let member = seen
+            .reader
+            .state_at_key(event.root_before, &StateEventType::RoomMember, sender)
+            .await?;
         members.extend(member);
     }
     Ok(members)

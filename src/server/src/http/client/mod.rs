@@ -5,13 +5,22 @@ mod account;
 mod account_data;
 mod devices;
 mod discovery;
+mod ephemeral;
 mod legacy_media;
 mod media;
+mod membership;
+mod messages;
 mod profile;
+mod rooms;
 mod session;
+mod sync;
 
 use ruma::api::client::{
-    account as ruma_account, profile as ruma_profile, session as ruma_session,
+    account as ruma_account, context as ruma_context, knock as ruma_knock,
+    membership as ruma_membership, message as ruma_message, presence as ruma_presence,
+    profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
+    room as ruma_room, session as ruma_session, state as ruma_state, sync as ruma_sync,
+    typing as ruma_typing,
 };
 
 use super::endpoint::Routes;
@@ -54,7 +63,39 @@ pub(crate) fn routes() -> Routes {
         .add(account_data::tags)
         .add(account_data::set_tag)
         .add(account_data::delete_tag);
+    let routes = room_routes(routes);
     let routes = media::routes(routes);
     let routes = legacy_media::routes(routes);
     account::shared_secret_routes(routes)
+}
+
+fn room_routes(routes: Routes) -> Routes {
+    routes
+        .add(rooms::create)
+        .json::<ruma_message::send_message_event::v3::Request, _, _, _>(rooms::send)
+        .add(rooms::redact)
+        .json::<ruma_state::send_state_event::v3::Request, _, _, _>(rooms::set_state)
+        .json::<ruma_state::get_state_event_for_key::v3::Request, _, _, _>(rooms::get_state_event)
+        .json::<ruma_state::get_state_events::v3::Request, _, _, _>(rooms::get_state)
+        .json::<ruma_room::get_room_event::v3::Request, _, _, _>(rooms::get_event)
+        .json::<ruma_membership::join_room_by_id::v3::Request, _, _, _>(membership::join)
+        .json::<ruma_membership::join_room_by_id_or_alias::v3::Request, _, _, _>(membership::join)
+        .json::<ruma_knock::knock_room::v3::Request, _, _, _>(membership::knock)
+        .json::<ruma_membership::invite_user::v3::Request, _, _, _>(membership::invite)
+        .add(membership::leave)
+        .add(membership::forget)
+        .add(membership::kick)
+        .add(membership::ban)
+        .add(membership::unban)
+        .add(membership::joined)
+        .json::<ruma_membership::get_member_events::v3::Request, _, _, _>(membership::members)
+        .json::<ruma_membership::joined_members::v3::Request, _, _, _>(membership::joined_members)
+        .json::<ruma_message::get_message_events::v3::Request, _, _, _>(messages::messages)
+        .json::<ruma_context::get_context::v3::Request, _, _, _>(messages::context)
+        .json::<ruma_typing::create_typing_event::v3::Request, _, _, _>(ephemeral::typing)
+        .json::<ruma_receipt::create_receipt::v3::Request, _, _, _>(ephemeral::receipt)
+        .json::<ruma_marker::set_read_marker::v3::Request, _, _, _>(ephemeral::read_markers)
+        .json::<ruma_presence::get_presence::v3::Request, _, _, _>(ephemeral::get_presence)
+        .json::<ruma_presence::set_presence::v3::Request, _, _, _>(ephemeral::set_presence)
+        .json::<ruma_sync::sync_events::v3::Request, _, _, _>(sync::sync)
 }

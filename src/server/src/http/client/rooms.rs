@@ -9,12 +9,15 @@ use http::StatusCode;
 use ruma::{
     CanonicalJsonObject, OwnedEventId, RoomId,
     api::{
-        client::{redact::redact_event::v3 as redact_event, room::create_room::v3 as create_room_request},
+        client::{
+            redact::redact_event::v3 as redact_event, room::create_room::v3 as create_room_request,
+        },
         error::ErrorCode,
     },
     events::{StateEventType, TimelineEventType},
 };
 use serde_json::json;
+use std::sync::Arc;
 use vatra_domain::{
     event::{build::Draft, client::client_json, relation::Relation},
     flows::{content, create_room::create_room},
@@ -26,7 +29,6 @@ use vatra_domain::{
     schema::{Membership, MembershipRow, StateRoot},
     users::Requester,
 };
-use std::sync::Arc;
 
 use super::super::{endpoint::Input, error::Error};
 use crate::wiring::App;
@@ -48,7 +50,10 @@ pub(super) async fn send(app: App, caller: Requester, input: Input) -> Result<Re
     let (kind, txn) = (input.arg(1), input.arg(2));
     let content: CanonicalJsonObject = input.read()?;
     // A redaction may come this way too; then its target is in the content.
-    let redacts = content.get("redacts").filter(|_| kind == "m.room.redaction").and_then(|value| value.as_str());
+    let redacts = content
+        .get("redacts")
+        .filter(|_| kind == "m.room.redaction")
+        .and_then(|value| value.as_str());
     let redacts = redacts.and_then(|id| OwnedEventId::try_from(id).ok());
     let draft = Draft {
         sender: caller.user.clone(),
@@ -68,7 +73,9 @@ pub(super) async fn redact(
     request: redact_event::Request,
 ) -> Result<redact_event::Response, Error> {
     app.rates.send(caller.user.as_str())?;
-    let reason = request.reason.map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
+    let reason = request
+        .reason
+        .map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
     let draft = Draft {
         sender: caller.user.clone(),
         kind: TimelineEventType::RoomRedaction,
@@ -77,7 +84,15 @@ pub(super) async fn redact(
         redacts: Some(request.event_id.clone()),
     };
     let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
-    let event_id = send_once(&app, &caller, &request.room_id, draft, &endpoint, request.txn_id.as_str()).await?;
+    let event_id = send_once(
+        &app,
+        &caller,
+        &request.room_id,
+        draft,
+        &endpoint,
+        request.txn_id.as_str(),
+    )
+    .await?;
     Ok(redact_event::Response { event_id })
 }
 
@@ -107,13 +122,22 @@ async fn refuse_second_reaction(
     draft: &Draft,
     txn: &TxnKey,
 ) -> Result<(), Error> {
-    let Some(relation) = Relation::in_content(&draft.content).filter(|it| it.rel_type == "m.annotation") else {
+    let Some(relation) =
+        Relation::in_content(&draft.content).filter(|it| it.rel_type == "m.annotation")
+    else {
         return Ok(());
     };
     let reader = app.rooms.reader();
     let room = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
     let kind = draft.kind.to_string();
-    let related = reader.relations(room.sid, &relation.event_id, vatra_store::Direction::Backward, 10_000).await?;
+    let related = reader
+        .relations(
+            room.sid,
+            &relation.event_id,
+            vatra_store::Direction::Backward,
+            10_000,
+        )
+        .await?;
     for (_, row) in related {
         let same = row.rel_type == "m.annotation"
             && row.kind == kind
@@ -124,30 +148,44 @@ async fn refuse_second_reaction(
         }
         // A client that repeats its own transaction is answered with the first event, not refused.
         let event = reader.event_by_sid(row.event).await?;
-        let repeated = event.and_then(|event| event.transaction.clone()).is_some_and(|(user, device, id)| {
-            (user, &device, &id) == (txn.user, &txn.device, &txn.id)
-        });
+        let repeated = event
+            .and_then(|event| event.transaction.clone())
+            .is_some_and(|(user, device, id)| {
+                (user, &device, &id) == (txn.user, &txn.device, &txn.id)
+            });
         if !repeated {
             let message = "you have reacted so already";
-            return Err(Error::new(StatusCode::BAD_REQUEST, ErrorCode::DuplicateAnnotation, message));
+            return Err(Error::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::DuplicateAnnotation,
+                message,
+            ));
         }
     }
     Ok(())
 }
 
 /// `PUT /rooms/{room}/state/{type}[/{key}]`.
-pub(super) async fn set_state(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn set_state(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     app.rates.send(caller.user.as_str())?;
     let room: &RoomId = input.id(0)?;
     let (kind, key) = (input.arg(1), input.arg(2));
     let content: CanonicalJsonObject = input.read()?;
-    super::directory::check_canonical_alias(&app, room, kind, &content).await?;
     // Setting what is set already makes no event.
     let reader = app.rooms.reader();
     if let Some(known) = reader.room(room).await?
-        && let Some(event) = reader.state_event(known.sid, &StateEventType::from(kind), key).await?
+        && let Some(event) = reader
+            .state_event(known.sid, &StateEventType::from(kind), key)
+            .await?
         && event.pdu.sender == caller.user
-        && event.pdu.content_as::<CanonicalJsonObject>().is_ok_and(|current| current == content)
+        && event
+            .pdu
+            .content_as::<CanonicalJsonObject>()
+            .is_ok_and(|current| current == content)
     {
         return Ok(Json(json!({ "event_id": event.pdu.event_id })).into_response());
     }
@@ -163,7 +201,11 @@ pub(super) async fn set_state(app: App, caller: Requester, input: Input) -> Resu
 }
 
 /// `GET /rooms/{room}/state/{type}[/{key}]`, the content or with `format=event` the event.
-pub(super) async fn get_state_event(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn get_state_event(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
     let root = seen.root().await?;
     let (kind, key) = (StateEventType::from(input.arg(1)), input.arg(2));
@@ -177,7 +219,11 @@ pub(super) async fn get_state_event(app: App, caller: Requester, input: Input) -
 }
 
 /// `GET /rooms/{room}/state`.
-pub(super) async fn get_state(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn get_state(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
     let mut events = seen.reader.state_events_at(seen.root().await?).await?;
     events.sort_by_key(|event| event.order);
@@ -185,7 +231,11 @@ pub(super) async fn get_state(app: App, caller: Requester, input: Input) -> Resu
 }
 
 /// `GET /rooms/{room}/event/{event}`.
-pub(super) async fn get_event(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn get_event(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
     let room: &RoomId = input.id(0)?;
     let id: &ruma::EventId = input.id(1)?;
     let hidden = || Error::from(RoomError::UnknownEvent);
@@ -193,8 +243,16 @@ pub(super) async fn get_event(app: App, caller: Requester, input: Input) -> Resu
         Ok(seen) => seen,
         Err(_) => return Err(hidden()),
     };
-    let event = seen.reader.event(seen.room.sid, id).await?.ok_or_else(hidden)?;
-    if !seen.viewer.may_see(&seen.reader, &seen.room, &event).await? {
+    let event = seen
+        .reader
+        .event(seen.room.sid, id)
+        .await?
+        .ok_or_else(hidden)?;
+    if !seen
+        .viewer
+        .may_see(&seen.reader, &seen.room, &event)
+        .await?
+    {
         return Err(hidden());
     }
     let shown = seen.show(&app, &[event]).await?;
@@ -214,7 +272,12 @@ impl Seen {
         let reader = app.rooms.reader();
         let room = reader.room(id).await?.ok_or(RoomError::UnknownRoom)?;
         let membership = reader.membership(caller.sid, room.sid).await?;
-        let seen = Self { reader, room, viewer: viewer(caller), membership };
+        let seen = Self {
+            reader,
+            room,
+            viewer: viewer(caller),
+            membership,
+        };
         let was_member = membership.is_some_and(|row| row.was_joined());
         if was_member || seen.is_world_readable().await? {
             Ok(seen)
@@ -228,7 +291,9 @@ impl Seen {
         let event = self.reader.state_event(self.room.sid, &kind, "").await?;
         let content: Option<serde_json::Map<String, serde_json::Value>> =
             event.and_then(|event| event.pdu.content_as().ok());
-        Ok(content.is_some_and(|content| content.get("history_visibility") == Some(&json!("world_readable"))))
+        Ok(content.is_some_and(|content| {
+            content.get("history_visibility") == Some(&json!("world_readable"))
+        }))
     }
 
     /// Up to when the caller may see the room.
@@ -242,7 +307,10 @@ impl Seen {
     /// The state that the caller may see.
     pub(super) async fn root(&self) -> Result<StateRoot, Error> {
         if self.until() < self.reader.watermark() && self.is_world_readable().await? {
-            return Ok(self.reader.root_at(self.room.sid, self.reader.watermark()).await?);
+            return Ok(self
+                .reader
+                .root_at(self.room.sid, self.reader.watermark())
+                .await?);
         }
         Ok(self.reader.root_at(self.room.sid, self.until()).await?)
     }
@@ -258,5 +326,9 @@ impl Seen {
 }
 
 pub(super) fn viewer(caller: &Requester) -> Viewer {
-    Viewer { user: caller.user.clone(), sid: caller.sid, device: Some(caller.device.clone()) }
+    Viewer {
+        user: caller.user.clone(),
+        sid: caller.sid,
+        device: Some(caller.device.clone()),
+    }
 }

@@ -26,10 +26,17 @@ pub(super) async fn sync(app: App, caller: Requester, input: Input) -> Result<Re
         None | Some("online") => Some(PresenceState::Online),
         Some("unavailable") => Some(PresenceState::Unavailable),
         Some("offline") => None,
-        Some(_) => return Err(Error::invalid_param("set_presence is online, unavailable or offline")),
+        Some(_) => {
+            return Err(Error::invalid_param(
+                "set_presence is online, unavailable or offline",
+            ));
+        }
     };
     if let Some(presence) = presence {
-        app.ephemeral.presence.set(&app.rooms.reader(), caller.sid, presence, None).await?;
+        app.ephemeral
+            .presence
+            .set(&app.rooms.reader(), caller.sid, presence, None)
+            .await?;
     }
     let response = app.syncs.sync(&viewer(&caller), &request).await?;
     Ok(Json(response).into_response())
@@ -37,18 +44,23 @@ pub(super) async fn sync(app: App, caller: Requester, input: Input) -> Result<Re
 
 async fn read(app: &App, caller: &Requester, input: &Input) -> Result<SyncRequest, Error> {
     let since = match input.param("since") {
-        Some(token) => Some(token.parse().map_err(|_| Error::invalid_param("since is no token of this server"))?),
+        Some(token) => Some(
+            token
+                .parse()
+                .map_err(|_| Error::invalid_param("since is no token of this server"))?,
+        ),
         None => None,
     };
     let timeout = match input.param("timeout") {
-        Some(millis) => millis.parse().map_err(|_| Error::invalid_param("timeout is a number of milliseconds"))?,
+        Some(millis) => millis
+            .parse()
+            .map_err(|_| Error::invalid_param("timeout is a number of milliseconds"))?,
         None => 0,
     };
     let filter: FilterDefinition = match input.param("filter") {
         None => FilterDefinition::default(),
-        Some(json) if json.trim_start().starts_with('{') => {
-            serde_json::from_str(&json).map_err(|error| Error::invalid_param(&format!("filter: {error}")))?
-        }
+        Some(json) if json.trim_start().starts_with('{') => serde_json::from_str(&json)
+            .map_err(|error| Error::invalid_param(&format!("filter: {error}")))?,
         Some(id) => {
             let stored = stored_filter(app, caller, &id).await?;
             stored.ok_or_else(|| Error::invalid_param("no such filter"))?
@@ -62,5 +74,11 @@ async fn read(app: &App, caller: &Requester, input: &Input) -> Result<SyncReques
     } else {
         StateField::Before
     };
-    Ok(SyncRequest { since, timeout: Duration::from_millis(timeout), full_state: on("full_state"), filter, state })
+    Ok(SyncRequest {
+        since,
+        timeout: Duration::from_millis(timeout),
+        full_state: on("full_state"),
+        filter,
+        state,
+    })
 }
