@@ -38,7 +38,6 @@ pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError>
         .map_err(|error| StartError(format!("data_dir: {}: {error}", folder.display())))?;
     let settings = Settings {
         memory_budget_bytes: config.storage.memory_budget_bytes / 2,
-        ..Settings::default()
     };
     Ok(Arc::new(
         RocksEngine::open(folder, &settings)

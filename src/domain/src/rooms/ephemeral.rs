@@ -246,8 +246,9 @@ impl Receipts {
                     .collect()
             }
         };
-        let mut content = json!({});
-        let mut any = false;
+        // By event, then type, then user.
+        let mut content: BTreeMap<String, BTreeMap<String, BTreeMap<OwnedUserId, Value>>> =
+            BTreeMap::new();
         for ((_, user, kind, thread), row) in rows {
             if kind == "m.read.private" && user != viewer.sid {
                 continue;
@@ -255,16 +256,22 @@ impl Receipts {
             let Some(user) = reader.user_id(user).await? else {
                 continue;
             };
-            let mut receipt = json!({ "ts": row.ts });
-            if !thread.is_empty() {
-                receipt["thread_id"] = json!(thread);
-            }
-            content[&row.event_id][kind][user.as_str()] = receipt;
-            any = true;
+            let receipt = if thread.is_empty() {
+                json!({ "ts": row.ts })
+            } else {
+                json!({ "ts": row.ts, "thread_id": thread })
+            };
+            content
+                .entry(row.event_id)
+                .or_default()
+                .entry(kind)
+                .or_default()
+                .insert(user, receipt);
         }
-        Ok(any
-            .then(|| to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok())
-            .flatten())
+        if content.is_empty() {
+            return Ok(None);
+        }
+        Ok(to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok())
     }
 
     /// How far a user has read a room (a thread of it, the main timeline, or unthreaded): the furthest of their public and
@@ -409,15 +416,18 @@ impl Presences {
     /// The content of a presence event.
     pub fn content(&self, presence: &Presence) -> Value {
         let ago = self.clock.now().saturating_sub(presence.active);
-        let mut content = json!({
-            "presence": presence.state,
-            "last_active_ago": ago,
-            "currently_active": presence.state == PresenceState::Online && ago < 60_000,
-        });
+        let mut content = serde_json::Map::new();
+        let mut put = |name: &str, value: Value| content.insert(name.to_owned(), value);
+        put("presence", json!(presence.state));
+        put("last_active_ago", json!(ago));
+        put(
+            "currently_active",
+            json!(presence.state == PresenceState::Online && ago < 60_000),
+        );
         if let Some(status) = &presence.status {
-            content["status_msg"] = json!(status);
+            put("status_msg", json!(status));
         }
-        content
+        Value::Object(content)
     }
 
     async fn shares(

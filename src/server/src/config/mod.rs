@@ -74,7 +74,7 @@ pub struct Federation {
 }
 
 /// Who may register.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Registration {
     /// Whether anyone may.
@@ -211,17 +211,6 @@ impl Default for Federation {
             listen: SocketAddr::from(([127, 0, 0, 1], 8448)),
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
-        }
-    }
-}
-
-impl Default for Registration {
-    fn default() -> Self {
-        Self {
-            open: false,
-            shared_secret: String::new(),
-            token: String::new(),
-            allow_open_on_public_address: false,
         }
     }
 }

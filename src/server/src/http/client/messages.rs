@@ -71,13 +71,13 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
                 .await?
         }
     };
-    let mut answer = json!({ "start": from.to_string(), "chunk": seen.show(&app, &events).await? });
-    if let Some(end) = end {
-        answer["end"] = json!(end.to_string());
-    }
+    let mut answer = serde_json::Map::new();
+    answer.insert("start".to_owned(), json!(from.to_string()));
+    answer.insert("chunk".to_owned(), json!(seen.show(&app, &events).await?));
+    answer.extend(end.map(|end| ("end".to_owned(), json!(end.to_string()))));
     let members = members_of(&seen, &filter, &events).await?;
     if !members.is_empty() {
-        answer["state"] = json!(seen.show(&app, &members).await?);
+        answer.insert("state".to_owned(), json!(seen.show(&app, &members).await?));
     }
     Ok(Json(answer).into_response())
 }

@@ -21,8 +21,7 @@ pub(super) async fn get_field(app: App, (): (), input: Input) -> Result<Response
     let name = input.arg(1);
     match app.users.profile_field(sid, name).await? {
         Some(value) => {
-            let mut answer = json!({});
-            answer[name] = value;
+            let answer = serde_json::Map::from_iter([(name.to_owned(), value)]);
             Ok(Json(answer).into_response())
         }
         // A known user without a name or picture is no error.

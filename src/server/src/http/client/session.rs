@@ -18,7 +18,7 @@ use ruma::{
     },
 };
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use vatra_domain::users::{Login, Requester, Session, UsersError};
 
 use super::super::{endpoint::Input, error::Error};
@@ -112,24 +112,27 @@ pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Resul
     };
     let session = app.users.login(user, sid, login).await?;
     let mut answer = session_json(&app, &session);
-    if !app.config.client.base_url.is_empty() {
-        answer["well_known"] =
-            json!({ "m.homeserver": { "base_url": app.config.client.base_url } });
+    let base_url = &app.config.client.base_url;
+    if !base_url.is_empty() {
+        answer.insert(
+            "well_known".to_owned(),
+            json!({ "m.homeserver": { "base_url": base_url } }),
+        );
     }
     Ok(Json(answer).into_response())
 }
 
 /// A session as login and registration answer it.
-pub(super) fn session_json(app: &App, session: &Session) -> Value {
-    let mut answer = json!({
-        "user_id": session.user,
-        "device_id": session.device,
-        "access_token": session.access_token,
-        "home_server": app.server_name,
-    });
+pub(super) fn session_json(app: &App, session: &Session) -> Map<String, Value> {
+    let mut answer = Map::new();
+    let mut put = |name: &str, value: Value| answer.insert(name.to_owned(), value);
+    put("user_id", json!(session.user));
+    put("device_id", json!(session.device));
+    put("access_token", json!(session.access_token));
+    put("home_server", json!(app.server_name));
     if let (Some(refresh), Some(expires)) = (&session.refresh_token, session.expires_in_ms) {
-        answer["refresh_token"] = json!(refresh);
-        answer["expires_in_ms"] = json!(expires);
+        put("refresh_token", json!(refresh));
+        put("expires_in_ms", json!(expires));
     }
     answer
 }
