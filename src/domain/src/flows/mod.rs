@@ -1,12 +1,15 @@
 //! Operations that span modules, one file each. A flow calls down and nobody below calls it.
 //!
 //! - [`create_room`]: a room and its first events, under one guard
+//! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
 
 pub mod create_room;
+pub mod directory;
 pub mod membership;
 pub mod profile;
+pub mod public_rooms;
 
 use ruma::CanonicalJsonObject;
 
@@ -30,6 +33,12 @@ pub enum FlowError {
     /// The alias points somewhere already.
     #[error("the room alias is taken")]
     AliasTaken,
+    /// A parameter is not what it should be.
+    #[error("{0}")]
+    InvalidParam(String),
+    /// A canonical alias that does not point to its room.
+    #[error("{0}")]
+    BadAlias(String),
     /// No such alias, or not on this server.
     #[error("no such room alias")]
     UnknownAlias,

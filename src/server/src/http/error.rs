@@ -224,6 +224,8 @@ impl From<FlowError> for Error {
                 (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
             }
             FlowError::BadRequest(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            FlowError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            FlowError::BadAlias(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadAlias),
             FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
             FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
             FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),

@@ -4,6 +4,7 @@
 mod account;
 mod account_data;
 mod devices;
+mod directory;
 mod discovery;
 mod ephemeral;
 mod legacy_media;
@@ -71,6 +72,14 @@ pub(crate) fn routes() -> Routes {
 
 fn room_routes(routes: Routes) -> Routes {
     routes
+        .add(directory::create)
+        .add(directory::get)
+        .add(directory::delete)
+        .add(directory::of_room)
+        .add(directory::visibility)
+        .add(directory::set_visibility)
+        .add(directory::list)
+        .add(directory::search)
         .add(rooms::create)
         .json::<ruma_message::send_message_event::v3::Request, _, _, _>(rooms::send)
         .add(rooms::redact)

@@ -20,7 +20,7 @@ use serde_json::json;
 use std::sync::Arc;
 use vatra_domain::{
     event::{build::Draft, client::client_json, relation::Relation},
-    flows::{content, create_room::create_room},
+    flows::{content, create_room::create_room, directory::check_canonical},
     rooms::{
         Event, Reader, Room, RoomError, TxnKey,
         serve::{self, Form},
@@ -175,6 +175,9 @@ pub(super) async fn set_state(
     let room: &RoomId = input.id(0)?;
     let (kind, key) = (input.arg(1), input.arg(2));
     let content: CanonicalJsonObject = input.read()?;
+    if kind == "m.room.canonical_alias" && key.is_empty() {
+        check_canonical(&app.rooms, room, &content).await?;
+    }
     // Setting what is set already makes no event.
     let reader = app.rooms.reader();
     if let Some(known) = reader.room(room).await?
@@ -280,6 +283,19 @@ impl Seen {
         };
         let was_member = membership.is_some_and(|row| row.was_joined());
         if was_member || seen.is_world_readable().await? {
+            Ok(seen)
+        } else {
+            Err(Error::forbidden("you are not in that room"))
+        }
+    }
+
+    /// A room as its members see it now, or anyone if it is world readable: not for those who have left.
+    pub(super) async fn current(app: &App, caller: &Requester, id: &RoomId) -> Result<Self, Error> {
+        let seen = Self::new(app, caller, id).await?;
+        let joined = seen
+            .membership
+            .is_some_and(|row| row.membership == Membership::Join);
+        if joined || seen.is_world_readable().await? {
             Ok(seen)
         } else {
             Err(Error::forbidden("you are not in that room"))
