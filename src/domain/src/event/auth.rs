@@ -5,10 +5,12 @@
 use std::sync::Arc;
 
 use ruma::{
-    CanonicalJsonObject, UserId,
+    CanonicalJsonObject, EventId, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
-    state_res::{auth_types_for_event, check_state_dependent_auth_rules},
+    state_res::{
+        auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
+    },
 };
 use serde_json::value::to_raw_value;
 
@@ -39,44 +41,18 @@ pub fn authorise(
     fetch: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
 ) -> Result<(), AuthError> {
     if pdu.kind == TimelineEventType::RoomCreate {
-        return ruma::state_res::check_state_independent_auth_rules(
-            &rules.authorization,
-            pdu,
-            |_| None::<Pdu>,
-        )
-        .map_err(AuthError);
+        return check_auth_events(rules, pdu, |_| None);
     }
-    check_state_dependent_auth_rules(&rules.authorization, pdu, |kind, key| {
-        fetch(kind, key).map(Shared)
-    })
-    .map_err(AuthError)
+    check_state_dependent_auth_rules(&rules.authorization, pdu, fetch).map_err(AuthError)
 }
 
-/// A shared event, in ruma's terms.
-struct Shared(Arc<Pdu>);
-
-macro_rules! forward {
-    ($($name:ident -> $type:ty),* $(,)?) => {$(
-        fn $name(&self) -> $type {
-            ruma::state_res::Event::$name(&*self.0)
-        }
-    )*};
-}
-
-impl ruma::state_res::Event for Shared {
-    type Id = ruma::OwnedEventId;
-
-    forward! {
-        event_id -> &Self::Id,
-        room_id -> Option<&ruma::RoomId>,
-        sender -> &UserId,
-        origin_server_ts -> ruma::MilliSecondsSinceUnixEpoch,
-        event_type -> &TimelineEventType,
-        content -> &serde_json::value::RawValue,
-        state_key -> Option<&str>,
-        prev_events -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_>,
-        auth_events -> Box<dyn DoubleEndedIterator<Item = &Self::Id> + '_>,
-        redacts -> Option<&Self::Id>,
-        rejected -> bool,
-    }
+/// Whether an event names the right auth events: those that the room version selects, of its own room, each once, none of
+/// them rejected. Asked once, on receipt. `fetch` reads an event of the room; in version 12 the create event is asked
+/// for too.
+pub fn check_auth_events(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    fetch: impl Fn(&EventId) -> Option<Arc<Pdu>>,
+) -> Result<(), AuthError> {
+    check_state_independent_auth_rules(&rules.authorization, pdu, fetch).map_err(AuthError)
 }

@@ -2,6 +2,8 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
 
+use std::collections::BTreeMap;
+
 use ruma::OwnedEventId;
 use serde::Serialize;
 use serde_json::value::{RawValue as RawJsonValue, to_raw_value};
@@ -66,8 +68,9 @@ struct StrippedEvent<'a> {
 
 /// The client form; `room_id` is left out in /sync.
 pub fn client_json(pdu: &Pdu, room_id: bool, unsigned: Option<&Unsigned>) -> Box<RawJsonValue> {
+    let content = content_with_redacts(pdu);
     raw(&ClientEvent {
-        content: pdu.content(),
+        content: content.as_deref().unwrap_or_else(|| pdu.content()),
         event_id: pdu.event_id.as_str(),
         origin_server_ts: pdu.origin_server_ts,
         redacts: pdu.redacts.as_deref().map(ruma::EventId::as_str),
@@ -77,6 +80,17 @@ pub fn client_json(pdu: &Pdu, room_id: bool, unsigned: Option<&Unsigned>) -> Box
         kind: pdu.kind.to_string(),
         unsigned,
     })
+}
+
+/// Redactions name their target at the top in old room versions and in the content from 11 on; clients of either age find it,
+/// since both are served in every version.
+fn content_with_redacts(pdu: &Pdu) -> Option<Box<RawJsonValue>> {
+    let redacts = pdu.redacts.as_ref()?;
+    let mut content: BTreeMap<&str, &RawJsonValue> =
+        serde_json::from_str(pdu.content().get()).ok()?;
+    let redacts = to_raw_value(redacts).ok()?;
+    content.insert("redacts", &redacts);
+    to_raw_value(&content).ok()
 }
 
 /// The stripped form of a state event: what someone outside may know.

@@ -6,6 +6,8 @@
 //! | [`build`] | a draft becomes a hashed and signed event |
 //! | [`signer`] | this server's key |
 //! | [`auth`] | the auth rules |
+//! | [`check`] | a received event's form, limits, signatures and hash |
+//! | [`resolve`] | one state out of several |
 //! | [`redact`] | an event emptied |
 //! | [`client`] | an event as clients see it |
 //! | [`relation`] | what an event relates to |
@@ -16,9 +18,13 @@
 
 pub mod auth;
 pub mod build;
+pub mod check;
 pub mod client;
 pub mod filter;
 pub mod pdu;
 pub mod redact;
 pub mod relation;
+pub mod resolve;
 pub mod signer;
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,10 @@
 //! the id is the reference hash; the create event of version 12 has no `room_id`, since it is the room's id; from version 11 on
 //! `redacts` is in the content.
 
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use ruma::{
     CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
@@ -17,6 +21,7 @@ use serde::{
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_json::value::RawValue as RawJsonValue;
+use sha2::{Digest, Sha256};
 
 /// Why bytes are no event.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +29,9 @@ pub enum PduError {
     /// Not JSON, or not of an event's shape.
     #[error("the event is malformed: {0}")]
     Malformed(#[from] serde_json::Error),
+    /// It cannot be written down.
+    #[error("the event cannot be written: {0}")]
+    Unwritable(#[from] std::io::Error),
     /// The reference hash cannot be computed.
     #[error("the event cannot be hashed: {0}")]
     Unhashable(String),
@@ -163,6 +171,33 @@ impl Pdu {
         })
     }
 
+    /// An event of our own making.
+    pub(super) fn from_parts(parts: PduParts) -> Result<Self, PduError> {
+        let room_id_derived = parts.room_id.is_none();
+        let room_id = match parts.room_id {
+            Some(room_id) => room_id,
+            None => room_of_create(&parts.event_id)?,
+        };
+        Ok(Self {
+            event_id: parts.event_id,
+            room_id,
+            sender: parts.sender,
+            redacts: parts
+                .redacts
+                .filter(|_| parts.kind == TimelineEventType::RoomRedaction),
+            kind: parts.kind,
+            state_key: parts.state_key,
+            origin_server_ts: parts.origin_server_ts,
+            depth: parts.depth,
+            prev_events: parts.prev_events,
+            auth_events: parts.auth_events,
+            room_id_derived,
+            rejected: false,
+            content: parts.content,
+            bytes: parts.bytes,
+        })
+    }
+
     /// The bytes that were signed.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes
@@ -189,18 +224,45 @@ impl Pdu {
     }
 }
 
-/// The id that an event has by its content.
-pub(super) fn id_of(
-    object: &CanonicalJsonObject,
+/// What a builder knows of the event it has made: it need not be read again.
+pub(super) struct PduParts {
+    pub(super) event_id: OwnedEventId,
+    /// `None` for a create event that names its room by its own id.
+    pub(super) room_id: Option<OwnedRoomId>,
+    pub(super) sender: OwnedUserId,
+    pub(super) kind: TimelineEventType,
+    pub(super) state_key: Option<String>,
+    pub(super) origin_server_ts: MilliSecondsSinceUnixEpoch,
+    pub(super) depth: u64,
+    pub(super) prev_events: Vec<OwnedEventId>,
+    pub(super) auth_events: Vec<OwnedEventId>,
+    pub(super) redacts: Option<OwnedEventId>,
+    pub(super) content: Box<RawJsonValue>,
+    pub(super) bytes: Bytes,
+}
+
+/// The id of an event whose signed form this is: the form that the reference hash is of.
+pub(super) fn id_of_signed(
+    signed: &[u8],
     rules: &RoomVersionRules,
 ) -> Result<OwnedEventId, PduError> {
+    let hash = Sha256::digest(signed);
+    let hash = match rules.event_id_format {
+        EventIdFormatVersion::V1 | EventIdFormatVersion::V2 => STANDARD_NO_PAD.encode(hash),
+        _ => URL_SAFE_NO_PAD.encode(hash),
+    };
+    Ok(EventId::parse(format!("${hash}"))?)
+}
+
+/// The id that an event has by its content.
+fn id_of(object: &CanonicalJsonObject, rules: &RoomVersionRules) -> Result<OwnedEventId, PduError> {
     let hash =
         reference_hash(object, rules).map_err(|error| PduError::Unhashable(error.to_string()))?;
     Ok(EventId::parse(format!("${hash}"))?)
 }
 
 /// The id of the room that a version 12 create event makes: its own id with another sigil.
-pub(super) fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, PduError> {
+fn room_of_create(event_id: &EventId) -> Result<OwnedRoomId, PduError> {
     let hash = event_id.as_str().strip_prefix('$').unwrap_or_default();
     Ok(RoomId::parse(format!("!{hash}"))?)
 }

@@ -14,6 +14,8 @@ pub struct Relation {
     pub event_id: OwnedEventId,
     /// The key of an annotation.
     pub key: Option<String>,
+    /// Whether the reply inside a thread is only there for clients that know no threads.
+    pub is_falling_back: bool,
 }
 
 #[derive(Deserialize)]
@@ -28,6 +30,39 @@ struct RelatesTo {
     event_id: OwnedEventId,
     #[serde(default)]
     key: Option<String>,
+    #[serde(default)]
+    is_falling_back: Option<bool>,
+}
+
+#[derive(Deserialize)]
+struct ReplyContent {
+    #[serde(rename = "m.relates_to")]
+    relates_to: ReplyRelatesTo,
+}
+
+#[derive(Deserialize)]
+struct ReplyRelatesTo {
+    #[serde(rename = "m.in_reply_to")]
+    in_reply_to: InReplyTo,
+}
+
+#[derive(Deserialize)]
+struct InReplyTo {
+    event_id: OwnedEventId,
+}
+
+/// The event that an event replies to, with or without a relation. State events cannot reply.
+pub fn in_reply_to(pdu: &Pdu) -> Option<OwnedEventId> {
+    if pdu.state_key.is_some() || !pdu.content().get().contains("m.in_reply_to") {
+        return None;
+    }
+    Some(
+        pdu.content_as::<ReplyContent>()
+            .ok()?
+            .relates_to
+            .in_reply_to
+            .event_id,
+    )
 }
 
 impl Relation {
@@ -36,10 +71,12 @@ impl Relation {
         let relates_to = content.get("m.relates_to")?.as_object()?;
         let text = |name: &str| relates_to.get(name).and_then(|value| value.as_str());
         let event_id = OwnedEventId::try_from(text("event_id")?).ok()?;
+        let falls_back = relates_to.get("is_falling_back");
         Some(Self {
             rel_type: text("rel_type")?.to_owned(),
             event_id,
             key: text("key").map(str::to_owned),
+            is_falling_back: falls_back.and_then(|value| value.as_bool()) == Some(true),
         })
     }
 
@@ -54,6 +91,7 @@ impl Relation {
             rel_type: relates_to.rel_type,
             event_id: relates_to.event_id,
             key: relates_to.key,
+            is_falling_back: relates_to.is_falling_back == Some(true),
         })
     }
 }

@@ -2,8 +2,7 @@
 
 use ruma::{
     CanonicalJsonObject, OwnedServerName, ServerName,
-    room_version_rules::RedactionRules,
-    signatures::{Ed25519KeyPair, hash_and_sign_event, sign_json},
+    signatures::{Ed25519KeyPair, KeyPair, sign_json},
 };
 
 /// Why a stored key cannot be used.
@@ -61,14 +60,10 @@ impl Signer {
         self.key.public_key()
     }
 
-    /// Adds the content hash and this server's signature to an event.
-    pub(super) fn sign_event(
-        &self,
-        object: &mut CanonicalJsonObject,
-        rules: &RedactionRules,
-    ) -> Result<(), String> {
-        hash_and_sign_event(self.server_name.as_str(), &self.key, object, rules)
-            .map_err(|error| error.to_string())
+    /// The key's id and the signature of the signed form of an event, which `build` has made.
+    pub(super) fn sign(&self, signed: &[u8]) -> (String, String) {
+        let signature = self.key.sign(signed);
+        (signature.id(), signature.base64())
     }
 
     /// Adds this server's signature to an object that is no event (keys, device lists).

@@ -8,7 +8,9 @@ pub const MAX_PATTERN: usize = 512;
 
 /// Whether the whole text matches.
 pub fn matches(pattern: &str, text: &str) -> bool {
-    let (Some(pattern), text) = (Pieces::of(pattern), fold(text)) else { return false };
+    let (Some(pattern), text) = (Pieces::of(pattern), fold(text)) else {
+        return false;
+    };
     let end = text.len();
     pattern.find_in(&text, |at| at == 0, |at| at == end)
 }
@@ -24,12 +26,18 @@ pub fn contains_words(words: &str, text: &str) -> bool {
     let (words, text) = (fold(words), fold(text));
     let length = words.len();
     (1..=MAX_PATTERN).contains(&length)
-        && text.windows(length).enumerate().any(|(at, part)| part == words && boundary(&text, at) && boundary(&text, at + length))
+        && text
+            .windows(length)
+            .enumerate()
+            .any(|(at, part)| part == words && boundary(&text, at) && boundary(&text, at + length))
 }
 
 /// The ends of the text, and the places beside a character that is no word character.
 fn boundary(text: &[char], at: usize) -> bool {
-    let is_word = |at: Option<usize>| at.and_then(|at| text.get(at)).is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_');
+    let is_word = |at: Option<usize>| {
+        at.and_then(|at| text.get(at))
+            .is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_')
+    };
     !is_word(at.checked_sub(1)) || !is_word(Some(at))
 }
 
@@ -43,19 +51,27 @@ struct Pieces(Vec<Vec<char>>);
 impl Pieces {
     fn of(pattern: &str) -> Option<Self> {
         let pattern = fold(pattern);
-        (pattern.len() <= MAX_PATTERN).then(|| Self(pattern.split(|c| *c == '*').map(<[char]>::to_vec).collect()))
+        (pattern.len() <= MAX_PATTERN)
+            .then(|| Self(pattern.split(|c| *c == '*').map(<[char]>::to_vec).collect()))
     }
 
     fn find_words(&self, text: &[char]) -> bool {
         self.find_in(text, |at| boundary(text, at), |at| boundary(text, at))
     }
 
-    fn find_in(&self, text: &[char], begins: impl Fn(usize) -> bool, ends: impl Fn(usize) -> bool) -> bool {
+    fn find_in(
+        &self,
+        text: &[char],
+        begins: impl Fn(usize) -> bool,
+        ends: impl Fn(usize) -> bool,
+    ) -> bool {
         let last = self.0.len() - 1;
         let mut at = 0;
         for (index, piece) in self.0.iter().enumerate() {
             let found = (at..=text.len()).find(|start| {
-                (index != 0 || begins(*start)) && (index != last || ends(start + piece.len())) && stands_at(piece, text, *start)
+                (index != 0 || begins(*start))
+                    && (index != last || ends(start + piece.len()))
+                    && stands_at(piece, text, *start)
             });
             let Some(start) = found else { return false };
             at = start + piece.len();
@@ -65,7 +81,12 @@ impl Pieces {
 }
 
 fn stands_at(piece: &[char], text: &[char], at: usize) -> bool {
-    text.get(at..at + piece.len()).is_some_and(|part| piece.iter().zip(part).all(|(want, have)| *want == '?' || want == have))
+    text.get(at..at + piece.len()).is_some_and(|part| {
+        piece
+            .iter()
+            .zip(part)
+            .all(|(want, have)| *want == '?' || want == have)
+    })
 }
 
 #[cfg(test)]

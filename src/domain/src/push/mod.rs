@@ -52,11 +52,17 @@ pub struct Outcome {
 }
 
 /// The actions of the first rule that applies, and that rule. One's own events notify nobody.
-pub fn first_match<'a>(ruleset: &'a Ruleset, event: &Subject<'_>, context: &Context) -> Option<AnyPushRuleRef<'a>> {
+pub fn first_match<'a>(
+    ruleset: &'a Ruleset,
+    event: &Subject<'_>,
+    context: &Context,
+) -> Option<AnyPushRuleRef<'a>> {
     if event.pdu().sender == context.user {
         return None;
     }
-    ruleset.iter().find(|rule| rule.enabled() && rule_applies(*rule, event, context))
+    ruleset
+        .iter()
+        .find(|rule| rule.enabled() && rule_applies(*rule, event, context))
 }
 
 /// What a ruleset makes of an event. Who holds an event against many rulesets reads it once and calls [`evaluate_subject`].
@@ -66,8 +72,13 @@ pub fn evaluate(ruleset: &Ruleset, pdu: &Pdu, context: &Context) -> Outcome {
 
 /// What a ruleset makes of an event that was read before.
 pub fn evaluate_subject(ruleset: &Ruleset, event: &Subject<'_>, context: &Context) -> Outcome {
-    let Some(rule) = first_match(ruleset, event, context) else { return Outcome::default() };
-    let mut outcome = Outcome { rule_id: Some(rule.rule_id().to_owned()), ..Outcome::default() };
+    let Some(rule) = first_match(ruleset, event, context) else {
+        return Outcome::default();
+    };
+    let mut outcome = Outcome {
+        rule_id: Some(rule.rule_id().to_owned()),
+        ..Outcome::default()
+    };
     for action in rule.actions() {
         match action {
             Action::Notify => outcome.notify = true,
@@ -86,14 +97,19 @@ fn sound_name(sound: &SoundTweakValue) -> String {
 
 fn rule_applies(rule: AnyPushRuleRef<'_>, event: &Subject<'_>, context: &Context) -> bool {
     // These guess from the text, which is not done where the event says whom it mentions.
-    let guesses = [".m.rule.contains_user_name", ".m.rule.contains_display_name", ".m.rule.roomnotif"];
+    let guesses = [
+        ".m.rule.contains_user_name",
+        ".m.rule.contains_display_name",
+        ".m.rule.roomnotif",
+    ];
     if event.has_mentions() && guesses.contains(&rule.rule_id()) {
         return false;
     }
     match rule {
-        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => {
-            rule.conditions.iter().all(|condition| applies(condition, event, context))
-        }
+        AnyPushRuleRef::Override(rule) | AnyPushRuleRef::Underride(rule) => rule
+            .conditions
+            .iter()
+            .all(|condition| applies(condition, event, context)),
         AnyPushRuleRef::Content(rule) => event_match(event, "content.body", &rule.pattern),
         AnyPushRuleRef::Room(rule) => rule.rule_id == context.room,
         AnyPushRuleRef::Sender(rule) => rule.rule_id == event.pdu().sender,
@@ -107,10 +123,12 @@ fn applies(condition: &PushCondition, event: &Subject<'_>, context: &Context) ->
         PushCondition::EventMatch(wanted) => event_match(event, &wanted.key, &wanted.pattern),
         PushCondition::ContainsDisplayName => contains_name(event, &context.display_name),
         PushCondition::RoomMemberCount(wanted) => count_is(&wanted.is, context.members),
-        PushCondition::SenderNotificationPermission(wanted) => context.power.as_ref().is_some_and(|power| {
-            let needed = power.notifications.get(&wanted.key);
-            needed.is_some_and(|needed| power.for_user(&event.pdu().sender) >= *needed)
-        }),
+        PushCondition::SenderNotificationPermission(wanted) => {
+            context.power.as_ref().is_some_and(|power| {
+                let needed = power.notifications.get(&wanted.key);
+                needed.is_some_and(|needed| power.for_user(&event.pdu().sender) >= *needed)
+            })
+        }
         PushCondition::EventPropertyIs(wanted) => event.is(&wanted.key, &wanted.value),
         PushCondition::EventPropertyContains(wanted) => event.contains(&wanted.key, &wanted.value),
         _ => false,
@@ -118,13 +136,21 @@ fn applies(condition: &PushCondition, event: &Subject<'_>, context: &Context) ->
 }
 
 fn event_match(event: &Subject<'_>, key: &str, pattern: &str) -> bool {
-    let Some(text) = event.text(key) else { return false };
-    if key == "content.body" { glob::matches_words(pattern, &text) } else { glob::matches(pattern, &text) }
+    let Some(text) = event.text(key) else {
+        return false;
+    };
+    if key == "content.body" {
+        glob::matches_words(pattern, &text)
+    } else {
+        glob::matches(pattern, &text)
+    }
 }
 
 /// A name is taken as it is: a star in it is a star.
 fn contains_name(event: &Subject<'_>, name: &str) -> bool {
-    let Some(body) = event.text("content.body") else { return false };
+    let Some(body) = event.text("content.body") else {
+        return false;
+    };
     glob::contains_words(name, &body)
 }
 

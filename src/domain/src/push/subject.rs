@@ -17,7 +17,10 @@ pub struct Subject<'a> {
 impl<'a> Subject<'a> {
     /// Reads an event. Content that is nested too deeply to read has no values.
     pub fn new(pdu: &'a Pdu) -> Self {
-        Self { pdu, content: pdu.content_as().unwrap_or_default() }
+        Self {
+            pdu,
+            content: pdu.content_as().unwrap_or_default(),
+        }
     }
 
     /// The event.
@@ -39,7 +42,11 @@ impl<'a> Subject<'a> {
             "room_id" => Some(Cow::Borrowed(self.pdu.room_id.as_str())),
             "event_id" => Some(Cow::Borrowed(self.pdu.event_id.as_str())),
             "state_key" => self.pdu.state_key.as_deref().map(Cow::Borrowed),
-            "redacts" => self.pdu.redacts.as_ref().map(|id| Cow::Borrowed(id.as_str())),
+            "redacts" => self
+                .pdu
+                .redacts
+                .as_ref()
+                .map(|id| Cow::Borrowed(id.as_str())),
             _ => self.content_at(path)?.as_str().map(Cow::Borrowed),
         }
     }
@@ -48,7 +55,9 @@ impl<'a> Subject<'a> {
     pub(super) fn is(&self, path: &str, wanted: &ScalarJsonValue) -> bool {
         match self.content_at(path) {
             Some(value) => equals(value, wanted),
-            None => wanted.as_str().is_some_and(|wanted| self.text(path).is_some_and(|text| text == wanted)),
+            None => wanted
+                .as_str()
+                .is_some_and(|wanted| self.text(path).is_some_and(|text| text == wanted)),
         }
     }
 
@@ -60,7 +69,9 @@ impl<'a> Subject<'a> {
 
     fn content_at(&self, path: &str) -> Option<&Value> {
         let path = path.strip_prefix("content.")?;
-        split(path).iter().try_fold(&self.content, |value, name| value.get(name.as_str()))
+        split(path)
+            .iter()
+            .try_fold(&self.content, |value, name| value.get(name.as_str()))
     }
 }
 
@@ -74,7 +85,9 @@ fn split(path: &str) -> Vec<String> {
                 names.push(String::new());
                 continue;
             }
-            '\\' => characters.next_if(|next| matches!(next, '.' | '\\')).unwrap_or('\\'),
+            '\\' => characters
+                .next_if(|next| matches!(next, '.' | '\\'))
+                .unwrap_or('\\'),
             other => other,
         };
         if let Some(name) = names.last_mut() {
@@ -88,7 +101,9 @@ fn equals(value: &Value, wanted: &ScalarJsonValue) -> bool {
     match value {
         Value::Null => matches!(wanted, ScalarJsonValue::Null),
         Value::Bool(value) => wanted.as_bool() == Some(*value),
-        Value::Number(value) => wanted.as_integer().is_some_and(|wanted| value.as_i64() == Some(wanted.into())),
+        Value::Number(value) => wanted
+            .as_integer()
+            .is_some_and(|wanted| value.as_i64() == Some(wanted.into())),
         Value::String(value) => wanted.as_str() == Some(value.as_str()),
         Value::Array(_) | Value::Object(_) => false,
     }

@@ -21,37 +21,113 @@ fn event(kind: &str, state_key: Option<&str>, content: Value) -> Pdu {
         event["state_key"] = json!(key);
     }
     let rules = RoomVersionId::V11.rules().unwrap();
-    Pdu::parse(event.to_string().into(), &rules, Some(event_id!("$e").to_owned())).unwrap()
+    Pdu::parse(
+        event.to_string().into(),
+        &rules,
+        Some(event_id!("$e").to_owned()),
+    )
+    .unwrap()
 }
 
 fn judge(ruleset: &Ruleset, pdu: &Pdu, member_count: u64, bob_level: i32) -> Outcome {
     let rules = RoomVersionId::V11.rules().unwrap().authorization;
     let mut content = RoomPowerLevelsEventContent::new(&rules);
-    content.users.insert(user_id!("@bob:a").to_owned(), bob_level.into());
+    content
+        .users
+        .insert(user_id!("@bob:a").to_owned(), bob_level.into());
     let power = RoomPowerLevels::new(content.into(), &rules, None::<ruma::OwnedUserId>);
-    evaluate(ruleset, pdu, &context(user_id!("@alice:a"), member_count, Some(power)))
+    evaluate(
+        ruleset,
+        pdu,
+        &context(user_id!("@alice:a"), member_count, Some(power)),
+    )
 }
 
 fn context(user: &UserId, members: u64, power: Option<RoomPowerLevels>) -> Context {
-    Context { user: user.to_owned(), display_name: "Alice W*".to_owned(), members, power, room: ruma::owned_room_id!("!r:a") }
+    Context {
+        user: user.to_owned(),
+        display_name: "Alice W*".to_owned(),
+        members,
+        power,
+        room: ruma::owned_room_id!("!r:a"),
+    }
 }
 
 #[test]
 fn the_default_rules_judge_every_kind_of_event() {
     let message = |more: Value| {
         let mut content = json!({ "msgtype": "m.text", "body": "hello" });
-        content.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        content
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         event("m.room.message", None, content)
     };
     // event, members, bob's level, notify, highlight, sound
     let cases = [
-        ("a message in a large room", message(json!({})), 9, 0, true, false, false),
-        ("a message in a room of two", message(json!({})), 2, 0, true, false, true),
-        ("a notice", message(json!({ "msgtype": "m.notice" })), 2, 0, false, false, false),
-        ("a mention", message(json!({ "m.mentions": { "user_ids": ["@alice:a"] } })), 9, 0, true, true, true),
-        ("a mention of another", message(json!({ "m.mentions": { "user_ids": ["@carol:a"] } })), 9, 0, true, false, false),
-        ("@room of an admin", message(json!({ "m.mentions": { "room": true } })), 9, 100, true, true, false),
-        ("@room of nobody", message(json!({ "m.mentions": { "room": true } })), 9, 0, true, false, false),
+        (
+            "a message in a large room",
+            message(json!({})),
+            9,
+            0,
+            true,
+            false,
+            false,
+        ),
+        (
+            "a message in a room of two",
+            message(json!({})),
+            2,
+            0,
+            true,
+            false,
+            true,
+        ),
+        (
+            "a notice",
+            message(json!({ "msgtype": "m.notice" })),
+            2,
+            0,
+            false,
+            false,
+            false,
+        ),
+        (
+            "a mention",
+            message(json!({ "m.mentions": { "user_ids": ["@alice:a"] } })),
+            9,
+            0,
+            true,
+            true,
+            true,
+        ),
+        (
+            "a mention of another",
+            message(json!({ "m.mentions": { "user_ids": ["@carol:a"] } })),
+            9,
+            0,
+            true,
+            false,
+            false,
+        ),
+        (
+            "@room of an admin",
+            message(json!({ "m.mentions": { "room": true } })),
+            9,
+            100,
+            true,
+            true,
+            false,
+        ),
+        (
+            "@room of nobody",
+            message(json!({ "m.mentions": { "room": true } })),
+            9,
+            0,
+            true,
+            false,
+            false,
+        ),
         (
             "an edit",
             message(json!({ "m.relates_to": { "rel_type": "m.replace", "event_id": "$x" } })),
@@ -61,12 +137,40 @@ fn the_default_rules_judge_every_kind_of_event() {
             false,
             false,
         ),
-        ("an encrypted message", event("m.room.encrypted", None, json!({})), 9, 0, true, false, false),
-        ("a reaction", event("m.reaction", None, json!({})), 2, 0, false, false, false),
-        ("a call", event("m.call.invite", None, json!({})), 9, 0, true, false, true),
+        (
+            "an encrypted message",
+            event("m.room.encrypted", None, json!({})),
+            9,
+            0,
+            true,
+            false,
+            false,
+        ),
+        (
+            "a reaction",
+            event("m.reaction", None, json!({})),
+            2,
+            0,
+            false,
+            false,
+            false,
+        ),
+        (
+            "a call",
+            event("m.call.invite", None, json!({})),
+            9,
+            0,
+            true,
+            false,
+            true,
+        ),
         (
             "an invite to me",
-            event("m.room.member", Some("@alice:a"), json!({ "membership": "invite" })),
+            event(
+                "m.room.member",
+                Some("@alice:a"),
+                json!({ "membership": "invite" }),
+            ),
             9,
             0,
             true,
@@ -75,15 +179,35 @@ fn the_default_rules_judge_every_kind_of_event() {
         ),
         (
             "an invite to another",
-            event("m.room.member", Some("@carol:a"), json!({ "membership": "invite" })),
+            event(
+                "m.room.member",
+                Some("@carol:a"),
+                json!({ "membership": "invite" }),
+            ),
             9,
             0,
             false,
             false,
             false,
         ),
-        ("a tombstone", event("m.room.tombstone", Some(""), json!({})), 9, 0, true, true, false),
-        ("a topic", event("m.room.topic", Some(""), json!({ "topic": "x" })), 9, 0, false, false, false),
+        (
+            "a tombstone",
+            event("m.room.tombstone", Some(""), json!({})),
+            9,
+            0,
+            true,
+            true,
+            false,
+        ),
+        (
+            "a topic",
+            event("m.room.topic", Some(""), json!({ "topic": "x" })),
+            9,
+            0,
+            false,
+            false,
+            false,
+        ),
     ];
     let ruleset = Ruleset::server_default(user_id!("@alice:a"));
     for (name, pdu, members, level, notify, highlight, sound) in cases {
@@ -96,8 +220,14 @@ fn the_default_rules_judge_every_kind_of_event() {
 #[test]
 fn the_master_rule_silences_everything() {
     let mut ruleset = Ruleset::server_default(user_id!("@alice:a"));
-    ruleset.set_enabled(RuleKind::Override, ".m.rule.master", true).unwrap();
-    let pdu = event("m.room.message", None, json!({ "m.mentions": { "user_ids": ["@alice:a"] } }));
+    ruleset
+        .set_enabled(RuleKind::Override, ".m.rule.master", true)
+        .unwrap();
+    let pdu = event(
+        "m.room.message",
+        None,
+        json!({ "m.mentions": { "user_ids": ["@alice:a"] } }),
+    );
     assert!(!judge(&ruleset, &pdu, 2, 0).notify);
 }
 
@@ -105,15 +235,33 @@ fn the_master_rule_silences_everything() {
 fn ones_own_events_do_not_notify() {
     let ruleset = Ruleset::server_default(user_id!("@bob:a"));
     let pdu = event("m.room.message", None, json!({ "body": "bob" }));
-    assert_eq!(evaluate(&ruleset, &pdu, &context(user_id!("@bob:a"), 2, None)), Outcome::default());
+    assert_eq!(
+        evaluate(&ruleset, &pdu, &context(user_id!("@bob:a"), 2, None)),
+        Outcome::default()
+    );
 }
 
 #[test]
 fn a_keyword_is_found_as_a_word_of_the_body_only() {
     let mut ruleset = Ruleset::server_default(user_id!("@alice:a"));
-    let rule = NewPatternedPushRule::new("cake".into(), "cake".into(), vec![ruma::push::Action::Notify]);
-    ruleset.insert(NewPushRule::Content(rule), None, None).unwrap();
-    let said = |body: &str| judge(&ruleset, &event("m.room.message", None, json!({ "body": body })), 9, 0).rule_id.unwrap();
+    let rule = NewPatternedPushRule::new(
+        "cake".into(),
+        "cake".into(),
+        vec![ruma::push::Action::Notify],
+    );
+    ruleset
+        .insert(NewPushRule::Content(rule), None, None)
+        .unwrap();
+    let said = |body: &str| {
+        judge(
+            &ruleset,
+            &event("m.room.message", None, json!({ "body": body })),
+            9,
+            0,
+        )
+        .rule_id
+        .unwrap()
+    };
     assert_eq!(said("eat CAKE now"), "cake");
     assert_eq!(said("pancakes"), ".m.rule.message");
 }
