@@ -266,7 +266,7 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
 }
 
 /// A place in the room, from a token of either kind.
-async fn place(seen: &Seen, token: &str) -> Result<OrderToken, Error> {
+pub(super) async fn place(seen: &Seen, token: &str) -> Result<OrderToken, Error> {
     if let Ok(place) = token.parse::<OrderToken>() {
         return Ok(place);
     }

@@ -12,6 +12,8 @@ mod media;
 mod membership;
 mod messages;
 mod profile;
+mod push_rules;
+mod relations;
 mod rooms;
 mod session;
 mod sync;
@@ -20,8 +22,8 @@ use ruma::api::client::{
     account as ruma_account, context as ruma_context, knock as ruma_knock,
     membership as ruma_membership, message as ruma_message, presence as ruma_presence,
     profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
-    room as ruma_room, session as ruma_session, state as ruma_state, sync as ruma_sync,
-    typing as ruma_typing,
+    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state,
+    sync as ruma_sync, typing as ruma_typing,
 };
 
 use super::endpoint::Routes;
@@ -65,6 +67,7 @@ pub(crate) fn routes() -> Routes {
         .add(account_data::set_tag)
         .add(account_data::delete_tag);
     let routes = room_routes(routes);
+    let routes = push_rule_routes(routes);
     let routes = media::routes(routes);
     let routes = legacy_media::routes(routes);
     account::shared_secret_routes(routes)
@@ -72,6 +75,13 @@ pub(crate) fn routes() -> Routes {
 
 fn room_routes(routes: Routes) -> Routes {
     routes
+        .json::<ruma_relations::get_relating_events::v1::Request, _, _, _>(relations::relations)
+        .json::<ruma_relations::get_relating_events_with_rel_type::v1::Request, _, _, _>(
+            relations::relations,
+        )
+        .json::<ruma_relations::get_relating_events_with_rel_type_and_event_type::v1::Request, _, _, _>(
+            relations::relations,
+        )
         .add(directory::create)
         .add(directory::get)
         .add(directory::delete)
@@ -107,4 +117,18 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_presence::get_presence::v3::Request, _, _, _>(ephemeral::get_presence)
         .json::<ruma_presence::set_presence::v3::Request, _, _, _>(ephemeral::set_presence)
         .json::<ruma_sync::sync_events::v3::Request, _, _, _>(sync::sync)
+}
+
+fn push_rule_routes(routes: Routes) -> Routes {
+    routes
+        .add(push_rules::all)
+        .add(push_rules::global)
+        .add(push_rules::get)
+        .add(push_rules::actions)
+        .add(push_rules::enabled)
+        .add(push_rules::set)
+        .add(push_rules::delete)
+        .add(push_rules::change_actions)
+        .add(push_rules::enable)
+        .add(push_rules::pushers)
 }

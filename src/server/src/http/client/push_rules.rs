@@ -1,0 +1,168 @@
+//! Push rules, and the list of pushers.
+//! <https://spec.matrix.org/v1.19/client-server-api/#push-rules-api>
+
+use http::StatusCode;
+use ruma::{
+    api::{
+        client::push::{
+            PushRule, RuleKind, delete_pushrule::v3 as delete_rule, get_pushers::v3 as get_pushers,
+            get_pushrule::v3 as get_rule, get_pushrule_actions::v3 as get_actions,
+            get_pushrule_enabled::v3 as get_enabled, get_pushrules_all::v3 as get_all,
+            get_pushrules_global_scope::v3 as get_global, set_pushrule::v3 as set_rule,
+            set_pushrule_actions::v3 as set_actions, set_pushrule_enabled::v3 as set_enabled,
+        },
+        error::ErrorCode,
+    },
+    push::{InsertPushRuleError, RemovePushRuleError, Ruleset},
+};
+use vatra_domain::users::Requester;
+
+use super::super::error::Error;
+use crate::wiring::App;
+
+pub(super) async fn all(
+    app: App,
+    caller: Requester,
+    _: get_all::Request,
+) -> Result<get_all::Response, Error> {
+    Ok(get_all::Response::new(
+        app.users.push_rules(caller.sid).await?,
+    ))
+}
+
+pub(super) async fn global(
+    app: App,
+    caller: Requester,
+    _: get_global::Request,
+) -> Result<get_global::Response, Error> {
+    Ok(get_global::Response::new(
+        app.users.push_rules(caller.sid).await?,
+    ))
+}
+
+pub(super) async fn get(
+    app: App,
+    caller: Requester,
+    request: get_rule::Request,
+) -> Result<get_rule::Response, Error> {
+    let rules = app.users.push_rules(caller.sid).await?;
+    let rule = rule(&rules, request.kind, &request.rule_id)?;
+    Ok(get_rule::Response::new(rule))
+}
+
+pub(super) async fn actions(
+    app: App,
+    caller: Requester,
+    request: get_actions::Request,
+) -> Result<get_actions::Response, Error> {
+    let rules = app.users.push_rules(caller.sid).await?;
+    let rule = rule(&rules, request.kind, &request.rule_id)?;
+    Ok(get_actions::Response::new(rule.actions))
+}
+
+pub(super) async fn enabled(
+    app: App,
+    caller: Requester,
+    request: get_enabled::Request,
+) -> Result<get_enabled::Response, Error> {
+    let rules = app.users.push_rules(caller.sid).await?;
+    let rule = rule(&rules, request.kind, &request.rule_id)?;
+    Ok(get_enabled::Response::new(rule.enabled))
+}
+
+pub(super) async fn set(
+    app: App,
+    caller: Requester,
+    request: set_rule::Request,
+) -> Result<set_rule::Response, Error> {
+    let mut rules = app.users.push_rules(caller.sid).await?;
+    let (after, before) = (request.after.as_deref(), request.before.as_deref());
+    rules
+        .insert(request.rule, after, before)
+        .map_err(|error| match error {
+            InsertPushRuleError::UnknownRuleId => Error::not_found(error),
+            other => Error::invalid_param(&other.to_string()),
+        })?;
+    app.users.set_push_rules(caller.sid, rules).await?;
+    Ok(set_rule::Response::new())
+}
+
+pub(super) async fn delete(
+    app: App,
+    caller: Requester,
+    request: delete_rule::Request,
+) -> Result<delete_rule::Response, Error> {
+    let mut rules = app.users.push_rules(caller.sid).await?;
+    known_kind(&request.kind)?;
+    rules
+        .remove(request.kind, &request.rule_id)
+        .map_err(|error| match error {
+            RemovePushRuleError::NotFound => Error::not_found(error),
+            other => Error::invalid_param(&other.to_string()),
+        })?;
+    app.users.set_push_rules(caller.sid, rules).await?;
+    Ok(delete_rule::Response::new())
+}
+
+pub(super) async fn change_actions(
+    app: App,
+    caller: Requester,
+    request: set_actions::Request,
+) -> Result<set_actions::Response, Error> {
+    let mut rules = app.users.push_rules(caller.sid).await?;
+    known_kind(&request.kind)?;
+    rules
+        .set_actions(request.kind, &request.rule_id, request.actions)
+        .map_err(Error::not_found)?;
+    app.users.set_push_rules(caller.sid, rules).await?;
+    Ok(set_actions::Response::new())
+}
+
+pub(super) async fn enable(
+    app: App,
+    caller: Requester,
+    request: set_enabled::Request,
+) -> Result<set_enabled::Response, Error> {
+    let mut rules = app.users.push_rules(caller.sid).await?;
+    known_kind(&request.kind)?;
+    rules
+        .set_enabled(request.kind, &request.rule_id, request.enabled)
+        .map_err(Error::not_found)?;
+    app.users.set_push_rules(caller.sid, rules).await?;
+    Ok(set_enabled::Response::new())
+}
+
+/// Pushers cannot be set yet, so that nobody has one.
+pub(super) async fn pushers(
+    _: App,
+    _: Requester,
+    _: get_pushers::Request,
+) -> Result<get_pushers::Response, Error> {
+    Ok(get_pushers::Response::new(Vec::new()))
+}
+
+fn rule(rules: &Ruleset, kind: RuleKind, id: &str) -> Result<PushRule, Error> {
+    known_kind(&kind)?;
+    let rule = rules.get(kind, id);
+    rule.map(PushRule::from)
+        .ok_or_else(|| Error::not_found("no such push rule"))
+}
+
+/// ruma takes any word as a kind.
+fn known_kind(kind: &RuleKind) -> Result<(), Error> {
+    let kinds = [
+        RuleKind::Override,
+        RuleKind::Underride,
+        RuleKind::Sender,
+        RuleKind::Room,
+        RuleKind::Content,
+    ];
+    if kinds.contains(kind) {
+        return Ok(());
+    }
+    Err(Error::new(
+        StatusCode::BAD_REQUEST,
+        ErrorCode::InvalidParam,
+        "no such kind of push rule",
+    ))
+}

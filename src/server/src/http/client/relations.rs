@@ -1,0 +1,201 @@
+//! What relates to an event, a page at a time.
+//! <https://spec.matrix.org/v1.19/client-server-api/#relationships-api>
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use ruma::OwnedEventId;
+use serde_json::json;
+use vatra_domain::{
+    rooms::{Event, RoomError},
+    schema::{EventSid, RelationRow, RoomOrder},
+    sync::token::OrderToken,
+    users::Requester,
+};
+use vatra_store::Direction;
+
+use super::{
+    super::{endpoint::Input, error::Error},
+    messages::place,
+    rooms::Seen,
+};
+use crate::wiring::App;
+
+/// How many events a page has when the client does not say, and at most.
+const DEFAULT: usize = 20;
+const MOST: usize = 500;
+/// How many steps from the event are followed when the client asks for indirect relations too.
+const DEPTH: usize = 3;
+/// How many related events are looked at in all.
+const LOOKED_AT: usize = 10_000;
+
+/// `GET /rooms/{room}/relations/{event}[/{rel_type}[/{event_type}]]`.
+pub(super) async fn relations(
+    app: App,
+    caller: Requester,
+    input: Input,
+) -> Result<Response, Error> {
+    let id: &ruma::EventId = input.id(1)?;
+    let hidden = || Error::from(RoomError::UnknownEvent);
+    let seen = Seen::new(&app, &caller, input.id(0)?).await?;
+    let parent = seen
+        .reader
+        .event(seen.room.sid, id)
+        .await?
+        .ok_or_else(hidden)?;
+    let may_see = seen
+        .viewer
+        .may_see(&seen.reader, &seen.room, &parent)
+        .await?;
+    if !may_see {
+        return Err(hidden());
+    }
+    let asked = Asked::read(&seen, &input).await?;
+    let related = related(&seen, &parent, asked.recurse).await?;
+    let (events, next) = asked.page(&seen, related, &input).await?;
+    let mut answer = serde_json::Map::new();
+    answer.insert("chunk".to_owned(), json!(seen.show(&app, &events).await?));
+    let token = |token: OrderToken| json!(token.to_string());
+    answer.extend(next.map(|next| ("next_batch".to_owned(), token(next))));
+    answer.extend(
+        asked
+            .from
+            .map(|from| ("prev_batch".to_owned(), token(from))),
+    );
+    if asked.recurse {
+        answer.insert("recursion_depth".to_owned(), json!(DEPTH));
+    }
+    Ok(Json(answer).into_response())
+}
+
+/// What the query says.
+struct Asked {
+    backward: bool,
+    from: Option<OrderToken>,
+    to: Option<OrderToken>,
+    limit: usize,
+    recurse: bool,
+}
+
+impl Asked {
+    async fn read(seen: &Seen, input: &Input) -> Result<Self, Error> {
+        let backward = match input.param("dir").as_deref() {
+            None | Some("b") => true,
+            Some("f") => false,
+            Some(_) => return Err(Error::invalid_param("dir is b or f")),
+        };
+        let recurse = match input.param("recurse").as_deref() {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Error::invalid_param("recurse is true or false")),
+        };
+        let limit = match input.param("limit").map(|text| text.parse::<usize>()) {
+            None => DEFAULT,
+            Some(Ok(limit)) if limit > 0 => limit.min(MOST),
+            Some(_) => return Err(Error::invalid_param("limit is a positive number")),
+        };
+        let from = match input.param("from") {
+            Some(token) => Some(place(seen, &token).await?),
+            None => None,
+        };
+        let to = match input.param("to") {
+            Some(token) => Some(place(seen, &token).await?),
+            None => None,
+        };
+        Ok(Self {
+            backward,
+            from,
+            to,
+            limit,
+            recurse,
+        })
+    }
+
+    fn has(&self, order: RoomOrder) -> bool {
+        let (from, to) = (self.from.map(|it| it.0), self.to.map(|it| it.0));
+        if self.backward {
+            from.is_none_or(|from| order < from) && to.is_none_or(|to| order >= to)
+        } else {
+            from.is_none_or(|from| order >= from) && to.is_none_or(|to| order < to)
+        }
+    }
+
+    /// The events of the page and where the next one begins.
+    async fn page(
+        &self,
+        seen: &Seen,
+        related: BTreeMap<RoomOrder, RelationRow>,
+        input: &Input,
+    ) -> Result<(Vec<Arc<Event>>, Option<OrderToken>), Error> {
+        let (rel_type, kind) = (input.args.get(2), input.args.get(3));
+        let wanted = related.into_iter().filter(|(order, row)| {
+            self.has(*order)
+                && rel_type.is_none_or(|wanted| *wanted == row.rel_type)
+                && kind.is_none_or(|wanted| *wanted == row.kind)
+        });
+        let mut sids: Vec<EventSid> = wanted.map(|(_, row)| row.event).collect();
+        if self.backward {
+            sids.reverse();
+        }
+        let events: Vec<Arc<Event>> = seen
+            .reader
+            .events(&sids)
+            .await?
+            .into_iter()
+            .flatten()
+            .collect();
+        let visible = seen
+            .viewer
+            .visible(&seen.reader, &seen.room, &events)
+            .await?;
+        let mut events: Vec<Arc<Event>> = events
+            .into_iter()
+            .zip(visible)
+            .filter(|(_, visible)| *visible)
+            .map(|(event, _)| event)
+            .collect();
+        let more = events.len() > self.limit;
+        events.truncate(self.limit);
+        let next = events.last().filter(|_| more).map(|last| {
+            if self.backward {
+                OrderToken::before(last.order)
+            } else {
+                OrderToken::after(last.order)
+            }
+        });
+        Ok((events, next))
+    }
+}
+
+/// What relates to the event, and if `recurse` also what relates to that, by room order.
+async fn related(
+    seen: &Seen,
+    parent: &Arc<Event>,
+    recurse: bool,
+) -> Result<BTreeMap<RoomOrder, RelationRow>, Error> {
+    let mut found = BTreeMap::new();
+    let mut step: Vec<OwnedEventId> = vec![parent.pdu.event_id.clone()];
+    for _ in 0..if recurse { DEPTH } else { 1 } {
+        let mut fresh: Vec<EventSid> = Vec::new();
+        for id in &step {
+            let left = LOOKED_AT.saturating_sub(found.len());
+            let rows = seen
+                .reader
+                .relations(seen.room.sid, id, Direction::Backward, left)
+                .await?;
+            for (order, row) in rows {
+                fresh.push(row.event);
+                found.insert(order, row);
+            }
+        }
+        if !recurse || fresh.is_empty() {
+            break;
+        }
+        let events = seen.reader.events(&fresh).await?.into_iter().flatten();
+        step = events.map(|event| event.pdu.event_id.clone()).collect();
+    }
+    Ok(found)
+}
