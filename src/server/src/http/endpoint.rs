@@ -9,7 +9,7 @@ use std::{collections::HashSet, future::Future};
 
 use axum::{
     Router,
-    body::{Body, to_bytes},
+    body::Body,
     extract::{RawPathParams, Request, State},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
@@ -17,6 +17,7 @@ use axum::{
 use bytes::BytesMut;
 use http::Method;
 use http_body::Body as _;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, Metadata, OutgoingResponseExt,
     auth_scheme::{
@@ -70,7 +71,19 @@ macro_rules! optional_caller {
         }
     )*};
 }
-optional_caller!(AccessTokenOptional, AppserviceTokenOptional);
+optional_caller!(AccessTokenOptional);
+
+/// Only application services have a token here, and there are none yet. Clients that come to log in again may still send
+/// the old one: it says nothing.
+impl Caller<AppserviceTokenOptional> for Option<Requester> {
+    async fn identify(_: &App, _: Option<String>) -> Result<Self, Error> {
+        Ok(None)
+    }
+
+    fn name(&self) -> Option<&str> {
+        None
+    }
+}
 
 macro_rules! no_caller {
     ($($scheme:ty),*) => {$(
@@ -121,12 +134,9 @@ impl Routes {
                 }
             }
         };
-        R::PATH_BUILDER
-            .all()
-            .into_iter()
-            .fold(self, |routes, path| {
-                routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
-            })
+        paths::<R>().iter().fold(self, |routes, path| {
+            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+        })
     }
 
     /// Registers a handler that reads and writes plain JSON at all paths of a request type, for the few endpoints whose
@@ -158,12 +168,9 @@ impl Routes {
                 }
             }
         };
-        R::PATH_BUILDER
-            .all()
-            .into_iter()
-            .fold(self, |routes, path| {
-                routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
-            })
+        paths::<R>().iter().fold(self, |routes, path| {
+            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+        })
     }
 
     /// Registers a handler whose body or answer is too large to be held, at all paths of its request type: the body is
@@ -206,12 +213,9 @@ impl Routes {
                 }
             }
         };
-        R::PATH_BUILDER
-            .all()
-            .into_iter()
-            .fold(self, |routes, path| {
-                routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
-            })
+        paths::<R>().iter().fold(self, |routes, path| {
+            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+        })
     }
 
     /// Registers an axum handler at a path that is not ruma's.
@@ -240,6 +244,13 @@ impl Routes {
         self
     }
 
+    /// Every method and path that is routed, in order; the variable parts of paths are in braces.
+    pub(crate) fn known(&self) -> Vec<(Method, String)> {
+        let mut known: Vec<_> = self.known.iter().cloned().collect();
+        known.sort_by(|(one, at), (other, there)| (at, one.as_str()).cmp(&(there, other.as_str())));
+        known
+    }
+
     /// The router.
     pub(crate) fn into_router(self) -> Router<App> {
         self.router
@@ -262,6 +273,28 @@ impl AllPaths for ruma::api::path_builder::SinglePath {
     fn all(&self) -> Vec<&'static str> {
         vec![self.path()]
     }
+}
+
+/// Every path of an endpoint: those that ruma knows, the `r0` form of the classic ones, and for state the forms without
+/// a state key, which is then empty.
+fn paths<R: Metadata>() -> Vec<String>
+where
+    R::PathBuilder: AllPaths,
+{
+    let mut paths: Vec<String> = Vec::new();
+    for path in R::PATH_BUILDER.all() {
+        paths.push(path.to_owned());
+        for (classic, old) in [
+            ("/_matrix/client/v3/", "/_matrix/client/r0/"),
+            ("/_matrix/media/v3/", "/_matrix/media/r0/"),
+        ] {
+            paths.extend(path.strip_prefix(classic).map(|rest| format!("{old}{rest}")));
+        }
+    }
+    let keyed = paths.iter().filter_map(|path| path.strip_suffix("/{state_key}"));
+    let shorter: Vec<_> = keyed.flat_map(|path| [path.to_owned(), format!("{path}/")]).collect();
+    paths.extend(shorter);
+    paths
 }
 
 /// Two endpoints may name the same place of a path differently, which the router does not take: places are numbered.
@@ -298,6 +331,7 @@ where
     } else {
         &bytes
     };
+    must_be_object(body)?;
     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
     let request = R::try_from_http_request(http::Request::from_parts(parts, body), &args)
         .map_err(|error| unreadable(error, body))?;
@@ -347,6 +381,7 @@ impl Input {
         } else {
             &self.body
         };
+        must_be_object(body)?;
         serde_json::from_slice(body)
             .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
     }
@@ -376,9 +411,23 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
 
 /// A body, unless it is larger than `limit` bytes; no more than that is ever in memory.
 pub(crate) async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, Error> {
-    to_bytes(body, limit)
-        .await
-        .map_err(|_| Error::too_large(limit))
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Error::too_large(limit)),
+        Err(_) => Err(Error::not_json("the body ended too early")),
+    }
+}
+
+/// Every body of the API that is held is a JSON object, also where a type would take any JSON.
+fn must_be_object(body: &[u8]) -> Result<(), Error> {
+    let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+    match first {
+        None | Some(b'{') => Ok(()),
+        Some(_) => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+            Ok(_) => Err(Error::bad_json("the body must be a JSON object")),
+            Err(error) => Err(Error::not_json(&error.to_string())),
+        },
+    }
 }
 
 /// Says what is wrong with a request that cannot be read.

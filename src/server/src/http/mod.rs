@@ -40,6 +40,11 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
+/// Every method and path of the API that is routed; the variable parts of paths are in braces. For tests that walk them.
+pub fn routes() -> Vec<(Method, String)> {
+    client::routes().known()
+}
+
 /// The metrics page, for a listener of its own.
 pub fn metrics_router(app: App) -> Router {
     health::metrics().with_state(app)

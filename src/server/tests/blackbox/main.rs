@@ -1,0 +1,13 @@
+//! The server from outside: a real one on port 0, spoken to over HTTP. Each test runs on both engines.
+//!
+//! To add tests: a file here with sentences as names, each `both_engines!(name)` over an `async fn name(server: Server)`.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic
+)]
+
+mod bad_input;
+mod harness;
+mod server;
