@@ -10,7 +10,7 @@ use std::{collections::HashSet, future::Future};
 use axum::{
     Router,
     body::Body,
-    extract::{RawPathParams, Request, State},
+    extract::{RawPathParams, Request, State, rejection::RawPathParamsRejection},
     response::{IntoResponse, Response},
     routing::{MethodFilter, MethodRouter, on},
 };
@@ -125,7 +125,7 @@ impl Routes {
         Fut: Future<Output = Result<R::OutgoingResponse, Error>> + Send + 'static,
         R::OutgoingResponse: Send,
     {
-        let serve = move |State(app): State<App>, params: RawPathParams, request: Request| {
+        let serve = move |State(app): State<App>, params: Params, request: Request| {
             let handler = handler.clone();
             async move {
                 match serve::<R, C, F, Fut>(app, params, request, handler).await {
@@ -149,13 +149,14 @@ impl Routes {
         F: Fn(App, C, Input) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Error>> + Send + 'static,
     {
-        let serve = move |State(app): State<App>, params: RawPathParams, request: Request| {
+        let serve = move |State(app): State<App>, params: Params, request: Request| {
             let handler = handler.clone();
             async move {
                 let read = async {
                     let (head, body) = apart(request);
                     let caller = identify::<R::Authentication, C>(&app, &head).await?;
                     let body = read_body(body, app.limits.request_bytes).await?;
+                    let params = decoded(params)?;
                     let args = params.iter().map(|(_, value)| value.to_owned()).collect();
                     let query = head.uri().query().unwrap_or_default().to_owned();
                     Ok::<_, Error>((caller, Input { args, query, body }))
@@ -183,7 +184,7 @@ impl Routes {
         F: Fn(App, C, R, Upload) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<Response, Error>> + Send + 'static,
     {
-        let serve = move |State(app): State<App>, params: RawPathParams, request: Request| {
+        let serve = move |State(app): State<App>, params: Params, request: Request| {
             let handler = handler.clone();
             async move {
                 let read = async {
@@ -191,6 +192,7 @@ impl Routes {
                     let caller = identify::<R::Authentication, C>(&app, &head).await?;
                     let (parts, ()) = head.into_parts();
                     let announced_bytes = body.size_hint().exact();
+                    let params = decoded(params)?;
                     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
                     let empty: &[u8] = &[];
                     let request =
@@ -288,11 +290,18 @@ where
             ("/_matrix/client/v3/", "/_matrix/client/r0/"),
             ("/_matrix/media/v3/", "/_matrix/media/r0/"),
         ] {
-            paths.extend(path.strip_prefix(classic).map(|rest| format!("{old}{rest}")));
+            paths.extend(
+                path.strip_prefix(classic)
+                    .map(|rest| format!("{old}{rest}")),
+            );
         }
     }
-    let keyed = paths.iter().filter_map(|path| path.strip_suffix("/{state_key}"));
-    let shorter: Vec<_> = keyed.flat_map(|path| [path.to_owned(), format!("{path}/")]).collect();
+    let keyed = paths
+        .iter()
+        .filter_map(|path| path.strip_suffix("/{state_key}"));
+    let shorter: Vec<_> = keyed
+        .flat_map(|path| [path.to_owned(), format!("{path}/")])
+        .collect();
     paths.extend(shorter);
     paths
 }
@@ -312,7 +321,7 @@ fn positional(path: &str) -> String {
 
 async fn serve<R, C, F, Fut>(
     app: App,
-    params: RawPathParams,
+    params: Params,
     request: Request,
     handler: F,
 ) -> Result<Response, Error>
@@ -332,6 +341,7 @@ where
         &bytes
     };
     must_be_object(body)?;
+    let params = decoded(params)?;
     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
     let request = R::try_from_http_request(http::Request::from_parts(parts, body), &args)
         .map_err(|error| unreadable(error, body))?;
@@ -394,6 +404,13 @@ impl Input {
     }
 }
 
+/// The variable parts of a path, if they can be read.
+type Params = Result<RawPathParams, RawPathParamsRejection>;
+
+fn decoded(params: Params) -> Result<RawPathParams, Error> {
+    params.map_err(|_| Error::invalid_param("the path is not valid UTF-8"))
+}
+
 fn apart(request: Request) -> (http::Request<()>, Body) {
     let (parts, body) = request.into_parts();
     (http::Request::from_parts(parts, ()), body)
@@ -413,7 +430,9 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
 pub(crate) async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, Error> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(Error::too_large(limit)),
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
+            Err(Error::too_large(limit))
+        }
         Err(_) => Err(Error::not_json("the body ended too early")),
     }
 }

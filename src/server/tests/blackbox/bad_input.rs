@@ -13,7 +13,13 @@ both_engines!(
 );
 
 /// Registered paths with their arguments replaced by each of these: junk, and ids of other kinds and servers.
-const ARGUMENTS: [&str; 5] = ["junk", "!unknown:elsewhere.example", "@someone:elsewhere.example", "$unknown", "%FF"];
+const ARGUMENTS: [&str; 5] = [
+    "junk",
+    "!unknown:elsewhere.example",
+    "@someone:elsewhere.example",
+    "$unknown",
+    "%FF",
+];
 
 const BODIES: [&str; 9] = [
     "",
@@ -41,7 +47,11 @@ fn ends_the_session(path: &str) -> bool {
     path.contains("/logout") || path.contains("/deactivate")
 }
 
-async fn walk(server: &Server, user: &User, mut check: impl FnMut(&Method, &str, &str, u16, Value)) {
+async fn walk(
+    server: &Server,
+    user: &User,
+    mut check: impl FnMut(&Method, &str, &str, u16, Value),
+) {
     for (method, path) in vatra::http::routes() {
         if ends_the_session(&path) {
             continue;
@@ -49,7 +59,10 @@ async fn walk(server: &Server, user: &User, mut check: impl FnMut(&Method, &str,
         for argument in ARGUMENTS {
             let filled = filled(&path, argument);
             for body in BODIES {
-                let request = server.request(method.clone(), &filled).bearer_auth(&user.token).body(body);
+                let request = server
+                    .request(method.clone(), &filled)
+                    .bearer_auth(&user.token)
+                    .body(body);
                 let (status, answer) = answer(request).await;
                 check(&method, &filled, body, status, answer);
                 if method == Method::GET {
@@ -67,11 +80,17 @@ async fn no_route_answers_bad_input_with_a_server_error(server: Server) {
     let alice = server.register("alice").await;
     walk(&server, &alice, |method, path, body, status, answer| {
         // 504 M_NOT_YET_UPLOADED is the spec's own.
-        assert!(status < 500, "{method} {path} with {body:?}: {status} {answer}");
+        assert!(
+            status < 500,
+            "{method} {path} with {body:?}: {status} {answer}"
+        );
         if status >= 400 {
             let code = answer["errcode"].as_str().unwrap_or_default();
             // An answer that asks for user-interactive authentication has flows instead.
-            assert!(code.starts_with("M_") || answer["flows"].is_array(), "{method} {path}: {status} {answer}");
+            assert!(
+                code.starts_with("M_") || answer["flows"].is_array(),
+                "{method} {path}: {status} {answer}"
+            );
         }
     })
     .await;
@@ -81,7 +100,13 @@ async fn routes_that_need_a_token_say_so(server: Server) {
     let mut guarded = 0;
     for (method, path) in vatra::http::routes() {
         let path = filled(&path, "junk");
-        let (status, body) = answer(server.request(method.clone(), &path).bearer_auth("unknown").body("{}")).await;
+        let (status, body) = answer(
+            server
+                .request(method.clone(), &path)
+                .bearer_auth("unknown")
+                .body("{}"),
+        )
+        .await;
         if status != 401 || body["errcode"] != "M_UNKNOWN_TOKEN" {
             continue;
         }
@@ -106,12 +131,24 @@ async fn bodies_that_are_no_json_objects_are_told_apart(server: Server) {
     refused(put("not json"), 400, "M_NOT_JSON").await;
     refused(put("[]"), 400, "M_BAD_JSON").await;
     refused(put("7"), 400, "M_BAD_JSON").await;
-    refused(alice.request(Method::POST, "/delete_devices").body(r#"{"devices":7}"#), 400, "M_BAD_JSON").await;
+    refused(
+        alice
+            .request(Method::POST, "/delete_devices")
+            .body(r#"{"devices":7}"#),
+        400,
+        "M_BAD_JSON",
+    )
+    .await;
 }
 
 async fn bodies_beyond_the_limit_are_refused_while_reading(server: Server) {
     let alice = server.register("alice").await;
     let path = format!("/user/{}/account_data/org.example.test", encoded(&alice.id));
     let large = json!({ "filler": "x".repeat(server.config().client.max_request_bytes) });
-    refused(alice.request(Method::PUT, &path).json(&large), 413, "M_TOO_LARGE").await;
+    refused(
+        alice.request(Method::PUT, &path).json(&large),
+        413,
+        "M_TOO_LARGE",
+    )
+    .await;
 }

@@ -70,7 +70,13 @@ impl Server {
         config.storage.memory_budget_bytes = 32 << 20;
         change(&mut config);
         let client = Client::builder().no_proxy().build().unwrap();
-        let mut server = Self { running: None, engine, config, client, folder };
+        let mut server = Self {
+            running: None,
+            engine,
+            config,
+            client,
+            folder,
+        };
         server.run().await;
         server
     }
@@ -118,8 +124,11 @@ impl Server {
 
     /// A new user, logged in.
     pub(crate) async fn register(&self, name: &str) -> User {
-        let body = json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
-        let request = self.request(Method::POST, "/_matrix/client/v3/register").json(&body);
+        let body =
+            json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
+        let request = self
+            .request(Method::POST, "/_matrix/client/v3/register")
+            .json(&body);
         self.user(&succeeds(request).await)
     }
 
@@ -130,7 +139,9 @@ impl Server {
             "identifier": { "type": "m.id.user", "user": name },
             "password": PASSWORD,
         });
-        let request = self.request(Method::POST, "/_matrix/client/v3/login").json(&body);
+        let request = self
+            .request(Method::POST, "/_matrix/client/v3/login")
+            .json(&body);
         self.user(&succeeds(request).await)
     }
 
@@ -190,29 +201,48 @@ impl User {
 
     /// Invites someone.
     pub(crate) async fn invite(&self, room: &str, other: &User) {
-        self.post(&format!("/rooms/{}/invite", encoded(room)), json!({ "user_id": other.id })).await;
+        self.post(
+            &format!("/rooms/{}/invite", encoded(room)),
+            json!({ "user_id": other.id }),
+        )
+        .await;
     }
 
     /// Joins a room by id or alias.
     pub(crate) async fn join(&self, room: &str) {
-        self.post(&format!("/join/{}", encoded(room)), json!({})).await;
+        self.post(&format!("/join/{}", encoded(room)), json!({}))
+            .await;
     }
 
     /// Sends an event; gives its id.
-    pub(crate) async fn send_event(&self, room: &str, kind: &str, txn: &str, content: Value) -> String {
-        let path = format!("/rooms/{}/send/{}/{}", encoded(room), encoded(kind), encoded(txn));
+    pub(crate) async fn send_event(
+        &self,
+        room: &str,
+        kind: &str,
+        txn: &str,
+        content: Value,
+    ) -> String {
+        let path = format!(
+            "/rooms/{}/send/{}/{}",
+            encoded(room),
+            encoded(kind),
+            encoded(txn)
+        );
         text(&self.put(&path, content).await["event_id"])
     }
 
     /// Sends a text message; the transaction id is the text itself.
     pub(crate) async fn send(&self, room: &str, message: &str) -> String {
         let content = json!({ "msgtype": "m.text", "body": message });
-        self.send_event(room, "m.room.message", message, content).await
+        self.send_event(room, "m.room.message", message, content)
+            .await
     }
 
     /// Syncs: everything, or what is new since a token. Does not wait.
     pub(crate) async fn sync(&self, since: Option<&str>) -> Value {
-        let since = since.map(|since| format!("&since={}", encoded(since))).unwrap_or_default();
+        let since = since
+            .map(|since| format!("&since={}", encoded(since)))
+            .unwrap_or_default();
         self.get(&format!("/sync?timeout=0{since}")).await
     }
 }
@@ -227,7 +257,11 @@ pub(crate) async fn succeeds(request: RequestBuilder) -> Value {
 /// Checks that a request is refused with this status and errcode; gives the answer.
 pub(crate) async fn refused(request: RequestBuilder, status: u16, errcode: &str) -> Value {
     let (got, body) = answer(request).await;
-    assert_eq!((got, body["errcode"].as_str()), (status, Some(errcode)), "{body}");
+    assert_eq!(
+        (got, body["errcode"].as_str()),
+        (status, Some(errcode)),
+        "{body}"
+    );
     body
 }
 
@@ -243,10 +277,19 @@ pub(crate) async fn answer(request: RequestBuilder) -> (u16, Value) {
 pub(crate) fn encoded(part: &str) -> String {
     let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     part.bytes()
-        .map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(|byte| {
+            if keep(byte) {
+                char::from(byte).to_string()
+            } else {
+                format!("%{byte:02X}")
+            }
+        })
         .collect()
 }
 
 fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("not text: {value}")).to_owned()
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("not text: {value}"))
+        .to_owned()
 }
