@@ -47,7 +47,7 @@ pub(crate) struct Server {
     engine: Engine,
     config: Config,
     client: Client,
-    folder: TempDir,
+    _folder: TempDir,
 }
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
             engine,
             config,
             client,
-            folder,
+            _folder: folder,
         };
         server.run().await;
         server
@@ -109,11 +109,6 @@ impl Server {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
-    }
-
-    /// A place for the test's own files.
-    pub(crate) fn folder(&self) -> &std::path::Path {
-        self.folder.path()
     }
 
     /// A request to a path such as `/_matrix/client/versions`, without a token.

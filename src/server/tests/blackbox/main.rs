@@ -9,5 +9,6 @@
 )]
 
 mod bad_input;
+mod chat;
 mod harness;
 mod server;
