@@ -1,0 +1,109 @@
+// The job of two people, done with matrix-js-sdk: node job.mjs URL meet|again STATE_FILE.
+import "core-js/actual/index.js";
+import assert from "node:assert/strict";
+import { readFileSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+import * as sdk from "matrix-js-sdk";
+import { logger } from "matrix-js-sdk/lib/logger.js";
+
+const [url, step, stateFile] = process.argv.slice(2);
+logger.setLevel?.("error");
+
+async function register(name) {
+    const guest = sdk.createClient({ baseUrl: url });
+    const password = `${name} has a password`;
+    const answer = await guest.registerRequest({ username: name, password, auth: { type: "m.login.dummy" } });
+    return { userId: answer.user_id, accessToken: answer.access_token, deviceId: answer.device_id };
+}
+
+async function start(account) {
+    const client = sdk.createClient({ baseUrl: url, ...account, timelineSupport: true });
+    await client.startClient({ initialSyncLimit: 30, lazyLoadMembers: true });
+    await until(() => client.isInitialSyncComplete(), "the first sync");
+    return client;
+}
+
+async function until(test, what) {
+    for (let tries = 0; tries < 200; tries++) {
+        const found = await test();
+        if (found) return found;
+        await sleep(50);
+    }
+    throw new Error(`not seen: ${what}`);
+}
+
+const hears = (client, room, text) => () =>
+    client.getRoom(room)?.getLiveTimeline().getEvents().find((event) => event.getContent().body === text);
+
+async function meet() {
+    const accounts = { carmen: await register("carmen"), dan: await register("dan") };
+    const [carmen, dan] = [await start(accounts.carmen), await start(accounts.dan)];
+    await carmen.setDisplayName("Carmen");
+    const { room_id: room } = await carmen.createRoom({ name: "Cuptor", invite: [dan.getUserId()] });
+    await until(() => dan.getRoom(room)?.getMyMembership() === "invite", "the invitation");
+    await dan.joinRoom(room);
+    await until(() => dan.getRoom(room)?.getMyMembership() === "join", "the join");
+    assert.equal(dan.getRoom(room).name, "Cuptor");
+
+    await carmen.sendTextMessage(room, "Salut!");
+    const heard = await until(hears(dan, room, "Salut!"), "the message");
+    await dan.sendReadReceipt(heard);
+    await until(
+        () => carmen.getRoom(room)?.getReadReceiptForUserId?.(dan.getUserId())?.eventId === heard.getId(),
+        "the receipt",
+    );
+    await dan.sendEvent(room, "m.reaction", {
+        "m.relates_to": { rel_type: "m.annotation", event_id: heard.getId(), key: "🔥" },
+    });
+
+    let typing = false;
+    dan.on(sdk.RoomMemberEvent.Typing, (_, member) => (typing ||= member.typing && member.userId === carmen.getUserId()));
+    await carmen.sendTyping(room, true, 5000);
+    await until(() => typing, "typing");
+
+    const picture = Buffer.from(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==",
+        "base64",
+    );
+    const { content_uri: uri } = await carmen.uploadContent(picture, { type: "image/png", name: "dot.png" });
+    await carmen.sendMessage(room, { msgtype: "m.image", body: "dot.png", url: uri });
+    const shown = await until(hears(dan, room, "dot.png"), "the picture");
+    const http = dan.mxcUrlToHttp(shown.getContent().url, undefined, undefined, undefined, false, true, true);
+    const answer = await fetch(http, { headers: { Authorization: `Bearer ${dan.getAccessToken()}` } });
+    assert.equal(answer.status, 200);
+    assert.deepEqual(Buffer.from(await answer.arrayBuffer()), picture);
+
+    const said = ["Salut!", "dot.png"];
+    writeFileSync(stateFile, JSON.stringify({ accounts, room, said }));
+    carmen.stopClient();
+    dan.stopClient();
+}
+
+async function again() {
+    const state = JSON.parse(readFileSync(stateFile, "utf8"));
+    const [carmen, dan] = [await start(state.accounts.carmen), await start(state.accounts.dan)];
+    const room = dan.getRoom(state.room);
+    while (await dan.scrollback(room, 10).then((scrolled) => scrolled.oldState.paginationToken));
+    const history = room.getLiveTimeline().getEvents().map((event) => event.getContent().body);
+    for (const text of state.said) assert.ok(history.includes(text), `${text} is missing`);
+    const text = `again ${state.said.length}`;
+    await carmen.sendTextMessage(state.room, text);
+    await until(hears(dan, state.room, text), text);
+    state.said.push(text);
+    writeFileSync(stateFile, JSON.stringify(state));
+    carmen.stopClient();
+    dan.stopClient();
+}
+
+const watchdog = sleep(100_000).then(() => {
+    console.error("took too long");
+    process.exit(1);
+});
+void watchdog;
+try {
+    await { meet, again }[step]();
+    process.exit(0);
+} catch (error) {
+    console.error(error);
+    process.exit(1);
+}
