@@ -30,7 +30,7 @@ use ruma::api::{
 use vatra_domain::users::Requester;
 
 use super::{error::Error, observe};
-use crate::wiring::App;
+use crate::{listen::Peer, wiring::App};
 
 /// Who calls, by the endpoint's kind of authentication.
 pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
@@ -40,8 +40,8 @@ pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
         token: Option<String>,
     ) -> impl Future<Output = Result<Self, Error>> + Send;
 
-    /// Whom the request log names.
-    fn name(&self) -> Option<&str>;
+    /// Whose request it is, if it is someone's.
+    fn requester(&self) -> Option<&Requester>;
 }
 
 impl Caller<AccessToken> for Requester {
@@ -50,8 +50,8 @@ impl Caller<AccessToken> for Requester {
         Ok(app.users.authenticate(&token).await?)
     }
 
-    fn name(&self) -> Option<&str> {
-        Some(self.user.as_str())
+    fn requester(&self) -> Option<&Requester> {
+        Some(self)
     }
 }
 
@@ -65,8 +65,8 @@ macro_rules! optional_caller {
                 }
             }
 
-            fn name(&self) -> Option<&str> {
-                self.as_ref().map(|requester| requester.user.as_str())
+            fn requester(&self) -> Option<&Requester> {
+                self.as_ref()
             }
         }
     )*};
@@ -80,7 +80,7 @@ impl Caller<AppserviceTokenOptional> for Option<Requester> {
         Ok(None)
     }
 
-    fn name(&self) -> Option<&str> {
+    fn requester(&self) -> Option<&Requester> {
         None
     }
 }
@@ -92,7 +92,7 @@ macro_rules! no_caller {
                 Ok(())
             }
 
-            fn name(&self) -> Option<&str> {
+            fn requester(&self) -> Option<&Requester> {
                 None
             }
         }
@@ -422,7 +422,12 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
 ) -> Result<C, Error> {
     let token = extract_bearer_or_query_token(head).map_err(|_| Error::missing_token())?;
     let caller = C::identify(app, token).await?;
-    observe::name_caller(head, caller.name());
+    if let Some(requester) = caller.requester() {
+        observe::name_caller(head, requester.user.as_str());
+        if let Some(Peer(address)) = head.extensions().get::<Peer>() {
+            app.users.seen(requester, &address.ip().to_string());
+        }
+    }
     Ok(caller)
 }
 

@@ -22,8 +22,8 @@ use crate::wiring::App;
 struct CallerName(Arc<OnceLock<String>>);
 
 /// Writes down who called.
-pub(crate) fn name_caller<B>(request: &http::Request<B>, name: Option<&str>) {
-    if let (Some(cell), Some(name)) = (request.extensions().get::<CallerName>(), name) {
+pub(crate) fn name_caller<B>(request: &http::Request<B>, name: &str) {
+    if let Some(cell) = request.extensions().get::<CallerName>() {
         // Named twice can only be the same caller.
         let _ = cell.0.set(name.to_owned());
     }
