@@ -12,7 +12,7 @@ use vatra_domain::{
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
-    rooms::{CacheSizes, Rooms, ephemeral::Ephemeral},
+    rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, unread::Unreads},
     schema,
     sync::{Providers, Syncs, Waiters},
     users::Users,
@@ -142,10 +142,17 @@ impl App {
         let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let waiters = Waiters::new(rooms.clone());
         tasks.spawn(waiters.clone().run(store.wakes(), soft_stop.clone()));
+        tasks.spawn(
+            ephemeral
+                .presence
+                .clone()
+                .run(rooms.clone(), soft_stop.clone()),
+        );
         let providers = Providers {
             rooms: rooms.clone(),
             users: users.clone(),
             ephemeral: ephemeral.clone(),
+            unreads: Unreads::new(100_000),
         };
         let syncs = Syncs::new(rooms.clone(), waiters.clone(), providers, soft_stop.clone());
 

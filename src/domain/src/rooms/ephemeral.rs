@@ -6,6 +6,7 @@
 use std::{
     collections::{BTreeMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use dashmap::DashMap;
@@ -17,6 +18,7 @@ use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
 };
+use tokio_util::sync::CancellationToken;
 use vatra_store::{Batch, Direction, Position, Range, Store};
 
 use super::{Reader, Room, RoomError, visible::Viewer};
@@ -98,7 +100,7 @@ impl Typing {
         if let Some(for_ms) = for_ms {
             let typing = self.clone();
             tokio::spawn(async move {
-                tokio::time::sleep(std::time::Duration::from_millis(for_ms)).await;
+                tokio::time::sleep(Duration::from_millis(for_ms)).await;
                 typing.expire(room).await;
             });
         }
@@ -293,6 +295,9 @@ impl Receipts {
     }
 }
 
+/// Who has not been heard of for so long is offline. A poll may wait two minutes.
+const SILENT_MS: u64 = 150_000;
+
 /// Who is there.
 #[derive(Clone)]
 pub struct Presences {
@@ -333,6 +338,18 @@ impl Presences {
         state: PresenceState,
         status: Option<Option<String>>,
     ) -> Result<(), RoomError> {
+        self.change(reader, user, state, status, true).await
+    }
+
+    /// `heard`: the user has just been heard of.
+    async fn change(
+        &self,
+        reader: &Reader,
+        user: UserSid,
+        state: PresenceState,
+        status: Option<Option<String>>,
+        heard: bool,
+    ) -> Result<(), RoomError> {
         if !self.enabled {
             return Ok(());
         }
@@ -345,7 +362,9 @@ impl Presences {
                 active,
                 changed: Position(0),
             });
-            entry.active = active;
+            if heard {
+                entry.active = active;
+            }
             let status = status.unwrap_or_else(|| entry.status.clone());
             let changed = entry.state != state || entry.status != status;
             entry.state = state;
@@ -374,6 +393,35 @@ impl Presences {
         });
         self.store.write(batch).await?;
         Ok(())
+    }
+
+    /// Turns those offline who have not been heard of for a while, until `shutdown`.
+    pub async fn run(self, rooms: super::Rooms, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(20));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let now = self.clock.now();
+            let gone: Vec<UserSid> = {
+                let users = self.users();
+                let silent = users.iter().filter(|(_, presence)| {
+                    presence.state != PresenceState::Offline
+                        && now.saturating_sub(presence.active) > SILENT_MS
+                });
+                silent.map(|(user, _)| *user).collect()
+            };
+            for user in gone {
+                let reader = rooms.reader();
+                if let Err(error) = self
+                    .change(&reader, user, PresenceState::Offline, None, false)
+                    .await
+                {
+                    tracing::debug!(%error, "someone could not be turned offline");
+                }
+            }
+        }
     }
 
     /// Presence events, for one viewer, of those who share a room with them, that changed after `since`.

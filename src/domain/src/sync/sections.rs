@@ -21,7 +21,7 @@ use crate::{
         Event, Reader, Room, Rooms,
         ephemeral::Ephemeral,
         serve::{self, Form},
-        unread,
+        unread::Unreads,
         visible::Viewer,
     },
     schema::{Membership, MembershipRow, RoomSid, topic},
@@ -51,6 +51,8 @@ pub struct Providers {
     pub users: Users,
     /// Typing, receipts and presence.
     pub ephemeral: Ephemeral,
+    /// Unread counts.
+    pub unreads: Unreads,
 }
 
 impl Providers {
@@ -190,23 +192,21 @@ impl Providers {
         if members_changed {
             joined.summary = summary(reader, viewer, room).await?;
         }
-        let threads = request.filter.room.timeline.unread_thread_notifications;
-        let rules = self.users.push_rules(viewer.sid).await?;
-        let unread = unread::of(
-            reader,
-            &self.ephemeral.receipts,
-            &rules,
-            viewer,
-            room,
-            threads,
-        )
-        .await?;
-        joined.unread_notifications = Some(unread.room.into());
-        let threads = unread
-            .threads
-            .into_iter()
-            .map(|(root, counts)| (root, counts.into()));
-        joined.unread_thread_notifications = threads.collect();
+        let rules = self.users.shared_push_rules(viewer.sid).await?;
+        let receipts = &self.ephemeral.receipts;
+        let unread = self
+            .unreads
+            .of(reader, receipts, rules, viewer, room)
+            .await?;
+        if request.filter.room.timeline.unread_thread_notifications {
+            joined.unread_notifications = Some(unread.main.into());
+            let threads = unread.threads.into_iter();
+            joined.unread_thread_notifications = threads
+                .map(|(root, counts)| (root, counts.into()))
+                .collect();
+        } else {
+            joined.unread_notifications = Some(unread.total().into());
+        }
         (joined.timeline, joined.state) =
             self.render(reader, viewer, request, room, window).await?;
         Ok(Some(joined))

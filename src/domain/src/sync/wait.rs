@@ -95,16 +95,16 @@ impl Waiters {
     /// Subscribes to everything that concerns a user. Reads the user's rooms the first time only.
     pub async fn subscribe(&self, user: UserSid) -> Result<Subscription, RoomError> {
         let inner = &self.inner;
-        let active = Arc::clone(
-            &inner
-                .users
-                .entry(user)
-                .or_insert_with(|| Arc::new(Active::new())),
-        );
-        active
-            .last_used_s
-            .store(inner.start.elapsed().as_secs(), Ordering::Relaxed);
+        let entry = inner
+            .users
+            .entry(user)
+            .or_insert_with(|| Arc::new(Active::new()));
+        let active = Arc::clone(&entry);
+        // While the entry is held no sweep can forget it; once there is a receiver, none will.
         let changes = active.changes.subscribe();
+        drop(entry);
+        let now = inner.start.elapsed().as_secs();
+        active.last_used_s.store(now, Ordering::Relaxed);
         let mut joined = active.joined.lock().await;
         if joined.is_none() {
             inner.register(user, &mut joined).await?;

@@ -2,7 +2,7 @@
 //!
 //! Each write has a row in the user's log, so that /sync finds what changed after a position without reading the rest.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::push::Ruleset;
 use serde::{Deserialize, Serialize};
@@ -171,6 +171,27 @@ impl Users {
             .await?
             .ok_or(UsersError::NotFound)?;
         Ok(Ruleset::server_default(&user))
+    }
+
+    /// The same, shared: one copy in memory for as long as the user does not change it.
+    pub async fn shared_push_rules(&self, user: UserSid) -> Result<Arc<Ruleset>, UsersError> {
+        let store = &self.inner.store;
+        let known = self.inner.push_rules.get(&user);
+        if let Some((checked, rules)) = &known
+            && !store.changed_since(topic::user(user), *checked)
+        {
+            return Ok(Arc::clone(rules));
+        }
+        let checked = store.watermark();
+        let read = self.push_rules(user).await?;
+        let same = known.filter(|(_, rules)| {
+            serde_json::to_value(&**rules).ok() == serde_json::to_value(&read).ok()
+        });
+        let rules = same.map_or_else(|| Arc::new(read), |(_, rules)| rules);
+        self.inner
+            .push_rules
+            .insert(user, (checked, Arc::clone(&rules)));
+        Ok(rules)
     }
 
     /// Stores push rules.

@@ -22,9 +22,9 @@ use std::sync::{Arc, atomic::AtomicU64};
 
 use dashmap::DashMap;
 use quick_cache::sync::Cache;
-use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName};
+use ruma::{OwnedDeviceId, OwnedServerName, OwnedUserId, ServerName, push::Ruleset};
 use tokio::sync::Semaphore;
-use vatra_store::Store;
+use vatra_store::{Position, Store};
 
 pub use self::{
     accounts::NewAccount,
@@ -65,6 +65,7 @@ struct Inner {
     random: SharedRandom,
     server_name: OwnedServerName,
     tokens: Cache<[u8; 32], Arc<Known>>,
+    push_rules: Cache<UserSid, (Position, Arc<Ruleset>)>,
     /// Counts token removals, so that a slow reader does not put a removed token back into the cache.
     removals: AtomicU64,
     /// Argon2 takes 19 MiB and some milliseconds of a core each: few at a time.
@@ -96,6 +97,7 @@ impl Users {
             random,
             server_name,
             tokens: Cache::new(20_000),
+            push_rules: Cache::new(20_000),
             removals: AtomicU64::new(0),
             hashing: Semaphore::new(2),
             uiaa: uiaa::Sessions::new(),
