@@ -291,9 +291,7 @@ pub async fn forget(rooms: &Rooms, user: UserSid, room: &RoomId) -> Result<(), F
             return Ok(());
         };
         if !matches!(old.membership, Membership::Leave | Membership::Ban) {
-            return Err(FlowError::BadRequest(
-                "you are still in that room".to_owned(),
-            ));
+            return Err(FlowError::StillThere);
         }
         let mut new = old;
         new.forgotten = true;

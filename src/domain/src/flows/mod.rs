@@ -39,6 +39,9 @@ pub enum FlowError {
     /// A canonical alias that does not point to its room.
     #[error("{0}")]
     BadAlias(String),
+    /// Only a room that was left can be forgotten.
+    #[error("you are still in that room")]
+    StillThere,
     /// No such alias, or not on this server.
     #[error("no such room alias")]
     UnknownAlias,

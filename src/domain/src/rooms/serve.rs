@@ -10,7 +10,10 @@ use ruma::{
     api::client::filter::{EventFormat, FilterDefinition},
     events::{StateEventType, TimelineEventType},
 };
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use vatra_store::Direction;
 
 use super::{Event, Reader, Room, RoomError, visible::Viewer};
@@ -32,6 +35,8 @@ pub struct Form {
     pub relations: bool,
     /// As other servers see them.
     pub federation: bool,
+    /// Only these fields, as paths of names; all if absent.
+    pub fields: Option<Vec<Vec<String>>>,
     /// The time, for `age`.
     pub clock: SharedClock,
 }
@@ -43,6 +48,10 @@ impl Form {
             room_id: false,
             relations: true,
             federation: filter.event_format == EventFormat::Federation,
+            fields: filter
+                .event_fields
+                .as_ref()
+                .map(|fields| fields.iter().map(|field| path(field)).collect()),
             clock,
         }
     }
@@ -53,6 +62,7 @@ impl Form {
             room_id: true,
             relations: true,
             federation: false,
+            fields: None,
             clock,
         }
     }
@@ -119,7 +129,11 @@ pub async fn events(
                 None
             },
         };
-        shown.push(client_json(&event.pdu, form.room_id, Some(&unsigned)));
+        let json = client_json(&event.pdu, form.room_id, Some(&unsigned));
+        shown.push(match &form.fields {
+            Some(fields) => only(&json, fields),
+            None => json,
+        });
     }
     Ok(shown)
 }
@@ -283,5 +297,74 @@ fn age(event: &Event, form: &Form) -> Unsigned {
     Unsigned {
         age,
         ..Unsigned::default()
+    }
+}
+
+/// `content.body` as `[content, body]`; a backslash makes a dot part of a name.
+fn path(field: &str) -> Vec<String> {
+    let mut names = vec![String::new()];
+    let mut characters = field.chars();
+    while let Some(character) = characters.next() {
+        let character = match character {
+            '.' => {
+                names.push(String::new());
+                continue;
+            }
+            '\\' => characters.next().unwrap_or('\\'),
+            other => other,
+        };
+        if let Some(name) = names.last_mut() {
+            name.push(character);
+        }
+    }
+    names
+}
+
+/// What of an event the filter asks for.
+fn only(event: &RawValue, fields: &[Vec<String>]) -> Box<RawValue> {
+    let Ok(whole) = serde_json::from_str::<Value>(event.get()) else {
+        return event.to_owned();
+    };
+    let mut kept = Value::Object(serde_json::Map::new());
+    for field in fields {
+        copy(&whole, &mut kept, field);
+    }
+    to_raw_value(&kept).unwrap_or_else(|_| event.to_owned())
+}
+
+fn copy(from: &Value, to: &mut Value, path: &[String]) {
+    let Some((name, rest)) = path.split_first() else {
+        return;
+    };
+    let (Some(value), Some(object)) = (from.get(name), to.as_object_mut()) else {
+        return;
+    };
+    if rest.is_empty() {
+        object.insert(name.clone(), value.clone());
+    } else if value.is_object() {
+        let inner = object
+            .entry(name.clone())
+            .or_insert_with(|| Value::Object(serde_json::Map::new()));
+        copy(value, inner, rest);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_filter_of_fields_keeps_what_it_names() {
+        let event = RawValue::from_string(
+            r#"{"content":{"body":"b","m.x":1,"other":2},"sender":"@a:b","type":"t"}"#.to_owned(),
+        )
+        .unwrap();
+        let fields = ["content.body", r"content.m\.x", "sender", "not.there"].map(path);
+        let kept: Value = serde_json::from_str(only(&event, &fields).get()).unwrap();
+        assert_eq!(
+            kept,
+            serde_json::json!({"content": {"body": "b", "m.x": 1}, "sender": "@a:b"})
+        );
     }
 }

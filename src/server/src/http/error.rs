@@ -225,6 +225,7 @@ impl From<FlowError> for Error {
             }
             FlowError::BadRequest(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
             FlowError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            FlowError::StillThere => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
             FlowError::BadAlias(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadAlias),
             FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
             FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),

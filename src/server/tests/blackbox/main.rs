@@ -10,5 +10,7 @@
 
 mod bad_input;
 mod chat;
+mod directory;
 mod harness;
+mod rooms;
 mod server;

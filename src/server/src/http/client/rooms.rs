@@ -281,7 +281,7 @@ impl Seen {
             viewer: viewer(caller),
             membership,
         };
-        let was_member = membership.is_some_and(|row| row.was_joined());
+        let was_member = membership.is_some_and(|row| row.was_joined() && !row.forgotten);
         if was_member || seen.is_world_readable().await? {
             Ok(seen)
         } else {
