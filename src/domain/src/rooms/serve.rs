@@ -209,7 +209,7 @@ async fn aggregate(
         return Ok(None);
     }
     let mut bundle = serde_json::Map::new();
-    if let Some(edit) = newest_edit(reader, event, &related).await? {
+    if let Some(edit) = newest_edit(reader, viewer, room, event, &related).await? {
         let edit = client_json(&edit.pdu, form.room_id, Some(&age(&edit, form)));
         bundle.insert(
             "m.replace".to_owned(),
@@ -223,30 +223,33 @@ async fn aggregate(
         .collect();
     if !references.is_empty() {
         let sids: Vec<EventSid> = references.iter().map(|(_, row)| row.event).collect();
-        let chunk: Vec<_> = reader
-            .events(&sids)
-            .await?
-            .into_iter()
-            .flatten()
-            .map(|event| serde_json::json!({ "event_id": event.pdu.event_id }))
+        let events: Vec<Arc<Event>> = reader.events(&sids).await?.into_iter().flatten().collect();
+        let visible = viewer.visible(reader, room, &events).await?;
+        let chunk: Vec<_> = events
+            .iter()
+            .zip(visible)
+            .filter(|(_, visible)| *visible)
+            .map(|(event, _)| serde_json::json!({ "event_id": event.pdu.event_id }))
             .collect();
-        bundle.insert(
-            "m.reference".to_owned(),
-            serde_json::json!({ "chunk": chunk }),
-        );
+        if !chunk.is_empty() {
+            bundle.insert(
+                "m.reference".to_owned(),
+                serde_json::json!({ "chunk": chunk }),
+            );
+        }
     }
-    let thread: Vec<_> = related
+    let mut thread: Vec<_> = related
         .iter()
         .filter(|(_, row)| row.rel_type == "m.thread")
         .collect();
-    if let Some((_, newest)) = thread.first()
-        && let Some(latest) = reader.event_by_sid(newest.event).await?
-    {
+    if let Some(latest) = newest_visible(reader, viewer, room, &thread).await? {
+        // What is older than a visible reply counts; what came after the viewer had left does not.
+        thread.retain(|(order, _)| *order <= latest.order);
         let edits = reader
             .relations(room.sid, &latest.pdu.event_id, Direction::Backward, RELATED)
             .await?;
         let mut unsigned = age(&latest, form);
-        if let Some(edit) = newest_edit(reader, &latest, &edits).await? {
+        if let Some(edit) = newest_edit(reader, viewer, room, &latest, &edits).await? {
             let edit = client_json(&edit.pdu, form.room_id, Some(&age(&edit, form)));
             unsigned.relations = to_raw_value(&serde_json::json!({ "m.replace": edit })).ok();
         }
@@ -268,9 +271,30 @@ async fn aggregate(
     })
 }
 
+/// The newest of some related events, newest first, that the viewer may see.
+async fn newest_visible(
+    reader: &Reader,
+    viewer: &Viewer,
+    room: &Arc<Room>,
+    rows: &[&(RoomOrder, RelationRow)],
+) -> Result<Option<Arc<Event>>, RoomError> {
+    for (_, row) in rows {
+        if let Some(event) = reader.event_by_sid(row.event).await?
+            && viewer.may_see(reader, room, &event).await?
+        {
+            return Ok(Some(event));
+        }
+    }
+    Ok(None)
+}
+
 /// The newest edit by the event's own sender, of the same type.
+///
+/// Only one that the viewer may see: who has left must not learn what was changed since.
 async fn newest_edit(
     reader: &Reader,
+    viewer: &Viewer,
+    room: &Arc<Room>,
     event: &Event,
     related: &[(RoomOrder, RelationRow)],
 ) -> Result<Option<Arc<Event>>, RoomError> {
@@ -281,6 +305,7 @@ async fn newest_edit(
     {
         if let Some(edit) = reader.event_by_sid(row.event).await?
             && edit.pdu.sender == event.pdu.sender
+            && viewer.may_see(reader, room, &edit).await?
         {
             return Ok(Some(edit));
         }

@@ -14,6 +14,7 @@ both_engines!(
     public_rooms_are_listed_searched_and_paged,
     relations_are_listed_by_type_in_both_directions,
     edits_threads_and_references_are_bundled,
+    what_is_bundled_ends_when_the_reader_leaves,
     the_same_reaction_twice_is_refused,
     push_rules_are_kept_and_the_defaults_stay,
     unread_counts_follow_receipts_and_threads,
@@ -350,4 +351,29 @@ async fn unread_counts_follow_receipts_and_threads(server: Server) {
     assert_eq!(counts(Some(&filter)).await, (1, 0));
     bob.post(&receipt(&reply), json!({})).await;
     assert_eq!(counts(None).await, (0, 0));
+}
+
+async fn what_is_bundled_ends_when_the_reader_leaves(server: Server) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let root = alice.send(&room, "root").await;
+    let early = relating("m.thread", &root, "early");
+    let early = alice.send_event(&room, "m.room.message", "1", early).await;
+    bob.post(&room_path(&room, "/leave"), json!({})).await;
+    for (txn, kind) in [("2", "m.replace"), ("3", "m.thread"), ("4", "m.reference")] {
+        let content = relating(kind, &root, "late");
+        alice
+            .send_event(&room, "m.room.message", txn, content)
+            .await;
+    }
+    let path = room_path(&room, &format!("/event/{}", encoded(&root)));
+    let bundle = bob.get(&path).await["unsigned"]["m.relations"].clone();
+    assert_eq!(bundle["m.thread"]["latest_event"]["event_id"], json!(early));
+    assert_eq!(bundle["m.thread"]["count"], 1);
+    assert!(!bundle.to_string().contains("late\""), "{bundle}");
+    assert!(bundle.get("m.replace").is_none() && bundle.get("m.reference").is_none());
+    let all = alice.get(&path).await["unsigned"]["m.relations"].clone();
+    assert_eq!(all["m.thread"]["count"], 2);
+    assert_eq!(all["m.replace"]["content"]["body"], "late");
 }
