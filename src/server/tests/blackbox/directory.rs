@@ -119,7 +119,7 @@ async fn public_rooms_are_listed_searched_and_paged(server: Server) {
             json!({ "filter": { "generic_search_term": "SMALL" } }),
         )
         .await;
-    assert_eq!(ids(&found), [small.clone()]);
+    assert_eq!(ids(&found), [small]);
     let spaces = bob
         .post(
             "/publicRooms",
@@ -210,10 +210,7 @@ async fn relations_are_listed_by_type_in_both_directions(server: Server) {
         found(&forward),
         [json!(ids[0]), json!(ids[1]), json!(ids[2])]
     );
-    assert_eq!(
-        found(&alice.get(&url("/m.thread/m.sticker")).await),
-        [] as [Value; 0]
-    );
+    assert!(found(&alice.get(&url("/m.thread/m.sticker")).await).is_empty());
     let deep = alice.get(&url("?recurse=true")).await;
     assert_eq!(found(&deep)[0], json!(reference));
     let bob = server.register("bob").await;

@@ -11,6 +11,7 @@
 mod bad_input;
 mod chat;
 mod directory;
+mod ephemeral;
 mod harness;
 mod rooms;
 mod server;
