@@ -4,5 +4,6 @@
 pub mod config;
 pub mod http;
 pub mod listen;
+pub mod operate;
 pub mod server;
 pub mod wiring;

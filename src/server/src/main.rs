@@ -1,21 +1,81 @@
 //! The command `vatra`.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
-use vatra::{config::Config, server};
+use vatra::{
+    config::Config,
+    operate::{self, Command, backup},
+    server,
+};
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// A federated Matrix homeserver.
+/// A federated Matrix homeserver. Without a command: the server itself.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
     /// The settings (TOML). Without it: a server to try out, on this machine only.
-    #[arg(long, short, env = "VATRA_CONFIG")]
+    #[arg(long, short, env = "VATRA_CONFIG", global = true)]
     config: Option<PathBuf>,
+    #[command(subcommand)]
+    operation: Option<Operation>,
+}
+
+/// All but `restore` work whether or not the server runs.
+#[derive(Subcommand)]
+enum Operation {
+    /// Accounts of this server. Passwords are read from the standard input.
+    #[command(subcommand)]
+    User(UserOperation),
+    /// Copies store, media and signing key to a new folder, while the server runs.
+    Backup {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Puts a backup where no store is yet.
+    Restore {
+        /// The backup's folder.
+        folder: PathBuf,
+    },
+    /// Reads everything and says what does not agree.
+    Check {
+        /// Writes derived rows anew; never an event or a file.
+        #[arg(long)]
+        repair: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum UserOperation {
+    /// Makes an account.
+    Create {
+        /// Its local part.
+        name: String,
+        /// It may use the admin API.
+        #[arg(long)]
+        admin: bool,
+    },
+    /// Sets a new password and logs out all devices.
+    Password {
+        /// Local part or user id.
+        name: String,
+    },
+    /// Ends an account for good: it leaves its rooms, and its name stays taken.
+    Deactivate {
+        /// Local part or user id.
+        name: String,
+    },
+    /// Lets an account use the admin API.
+    Admin {
+        /// Local part or user id.
+        name: String,
+        /// Takes the right away.
+        #[arg(long)]
+        revoke: bool,
+    },
 }
 
 #[tokio::main]
@@ -30,14 +90,18 @@ async fn main() -> ExitCode {
 }
 
 async fn run(arguments: Arguments) -> Result<(), String> {
-    let config = match &arguments.config {
-        Some(file) => Config::read(Some(file)).map_err(|error| error.to_string())?,
-        None => Config::try_it(),
-    };
+    let config = Config::read(arguments.config.as_deref()).map_err(|error| error.to_string())?;
+    if let Some(operation) = arguments.operation {
+        for line in operate(config, operation).await? {
+            println!("{line}");
+        }
+        return Ok(());
+    }
     log(&config)?;
     let engine = server::open_engine(&config)
         .await
         .map_err(|error| error.to_string())?;
+    let data = config.data_dir.clone();
     let running = server::start(config, engine)
         .await
         .map_err(|error| error.to_string())?;
@@ -49,13 +113,58 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     );
     if arguments.config.is_none() {
         println!(
-            "Trying it out: point a Matrix client at that address and register; data goes to ./data."
+            "Trying it out: point a Matrix client at that address and register; data goes to {}.",
+            data.display()
         );
     }
     stopped().await.map_err(|error| error.to_string())?;
     tracing::info!("stopping");
     running.stop().await;
     Ok(())
+}
+
+async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, String> {
+    let command = match operation {
+        Operation::Restore { folder } => return backup::restore(&config, &folder).await,
+        Operation::Backup { folder } => {
+            // The server that runs may stand in another folder.
+            let folder = std::path::absolute(&folder)
+                .map_err(|error| format!("{}: {error}", folder.display()))?;
+            Command::Backup { folder }
+        }
+        Operation::Check { repair } => Command::Check { repair },
+        Operation::User(UserOperation::Create { name, admin }) => Command::CreateUser {
+            name,
+            password: password()?,
+            admin,
+        },
+        Operation::User(UserOperation::Password { name }) => Command::SetPassword {
+            name,
+            password: password()?,
+        },
+        Operation::User(UserOperation::Deactivate { name }) => Command::Deactivate { name },
+        Operation::User(UserOperation::Admin { name, revoke }) => Command::SetAdmin {
+            name,
+            admin: !revoke,
+        },
+    };
+    operate::run(config, command).await
+}
+
+/// A line of the standard input: an argument would be seen by everyone on the machine.
+fn password() -> Result<String, String> {
+    if std::io::stdin().is_terminal() {
+        eprint!("password: ");
+    }
+    let mut line = String::new();
+    std::io::stdin()
+        .read_line(&mut line)
+        .map_err(|error| error.to_string())?;
+    let password = line.trim_end_matches(['\r', '\n']);
+    if password.is_empty() {
+        return Err("a password is needed, as a line of the standard input".to_owned());
+    }
+    Ok(password.to_owned())
 }
 
 fn log(config: &Config) -> Result<(), String> {

@@ -3,10 +3,11 @@
 use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use tokio::{net::TcpListener, task::JoinHandle};
+use tracing::warn;
 use vatra_store::Engine;
 use vatra_store_rocksdb::{RocksEngine, Settings};
 
-use crate::{config::Config, http, listen, wiring::App};
+use crate::{config::Config, http, listen, operate::control, wiring::App};
 
 /// A server that runs. Stop it with [`Running::stop`].
 pub struct Running {
@@ -91,6 +92,13 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
             router,
             app.soft_stop.clone(),
         )));
+    }
+    match control::open(&config.data_dir) {
+        Ok(listener) => {
+            let serving = control::serve(listener, app.clone(), app.soft_stop.clone());
+            listeners.push(tokio::spawn(serving));
+        }
+        Err(error) => warn!(%error, "operator's commands need the server stopped"),
     }
     Ok(Running {
         app,

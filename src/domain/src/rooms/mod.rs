@@ -11,6 +11,7 @@
 //! `append`; to tell others of it later, write a follower.
 
 mod append;
+pub mod check;
 pub mod ephemeral;
 mod error;
 mod event;

@@ -227,12 +227,18 @@ macro_rules! default_section {
 default_section!(RateLimits => rate_limits, Presence => presence, Storage => storage, Media => media, Metrics => metrics, Log => log);
 
 impl Config {
-    /// Reads the settings: defaults, then `file`, then the environment.
+    /// Reads the settings: defaults (those of [`Config::try_it`] without a file), then `file`, then the environment.
     ///
     /// # Errors
     /// A message that names the file, the key and the remedy.
     pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let mut builder = config::Config::builder();
+        if file.is_none() {
+            // For trying it out; see `try_it`.
+            builder = builder
+                .set_default("registration.open", true)
+                .map_err(|error| ConfigError::unreadable(file, &error))?;
+        }
         if let Some(file) = file {
             let source = config::File::from(file).format(config::FileFormat::Toml);
             builder = builder.add_source(source);

@@ -47,7 +47,7 @@ pub(crate) struct Server {
     engine: Engine,
     config: Config,
     client: Client,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Server {
@@ -75,7 +75,7 @@ impl Server {
             engine,
             config,
             client,
-            _folder: folder,
+            folder,
         };
         server.run().await;
         server
@@ -109,6 +109,18 @@ impl Server {
 
     pub(crate) fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// A place for the test's own files.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Runs a server on other settings from now on.
+    pub(crate) async fn replace(&mut self, change: impl FnOnce(&mut Config)) {
+        self.stop().await;
+        change(&mut self.config);
+        self.run().await;
     }
 
     /// A request to a path such as `/_matrix/client/versions`, without a token.

@@ -13,5 +13,6 @@ mod chat;
 mod directory;
 mod ephemeral;
 mod harness;
+mod operate;
 mod rooms;
 mod server;

@@ -1,0 +1,102 @@
+//! How a command reaches the server that runs on a `data_dir`: a socket in it that only its owner can open.
+//!
+//! One JSON object with the command, one with the answer, then the end. The folder's permissions are the authentication.
+
+use std::{os::unix::fs::PermissionsExt, path::Path};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use super::{Command, execute};
+use crate::wiring::App;
+
+type Answer = Result<Vec<String>, String>;
+
+const NAME: &str = "control.sock";
+/// More than any command needs.
+const MOST_BYTES: u64 = 64 << 10;
+
+/// Opens the socket. The caller holds the store, so what is left of an earlier server can go.
+///
+/// # Errors
+/// The folder cannot be written, or its path is too long for a socket.
+pub fn open(data_dir: &Path) -> std::io::Result<UnixListener> {
+    let path = data_dir.join(NAME);
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers commands until `stop`.
+pub async fn serve(listener: UnixListener, app: App, stop: CancellationToken) {
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let (tasks, app) = (app.tasks.clone(), app.clone());
+                tasks.spawn(async move {
+                    if let Err(error) = answer(stream, &app).await {
+                        debug!(%error, "an operator's command was not answered");
+                    }
+                });
+            }
+            Err(error) => {
+                warn!(%error, "the control socket");
+                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+async fn answer(mut stream: UnixStream, app: &App) -> std::io::Result<()> {
+    let mut bytes = Vec::new();
+    (&mut stream)
+        .take(MOST_BYTES)
+        .read_to_end(&mut bytes)
+        .await?;
+    let answer: Answer = match serde_json::from_slice::<Command>(&bytes) {
+        Ok(command) => execute(app, command).await,
+        Err(error) => Err(format!(
+            "the running server does not know this command: {error}"
+        )),
+    };
+    stream.write_all(&serde_json::to_vec(&answer)?).await?;
+    stream.shutdown().await
+}
+
+/// Asks the running server; `None` if none runs.
+///
+/// # Errors
+/// It runs and cannot be asked.
+pub async fn ask(data_dir: &Path, command: &Command) -> Result<Option<Answer>, String> {
+    let failed = |error: &dyn std::fmt::Display| format!("the running server: {error}");
+    // Nobody listens: there is no server, or it was killed and left its socket.
+    let Ok(mut stream) = UnixStream::connect(data_dir.join(NAME)).await else {
+        return Ok(None);
+    };
+    let bytes = serde_json::to_vec(command).map_err(|error| failed(&error))?;
+    stream
+        .write_all(&bytes)
+        .await
+        .map_err(|error| failed(&error))?;
+    stream.shutdown().await.map_err(|error| failed(&error))?;
+    let mut bytes = Vec::new();
+    stream
+        .read_to_end(&mut bytes)
+        .await
+        .map_err(|error| failed(&error))?;
+    serde_json::from_slice(&bytes)
+        .map(Some)
+        .map_err(|error| failed(&error))
+}

@@ -1,0 +1,170 @@
+//! What an operator does beside running the server: accounts, backup, check.
+//!
+//! Each command is one function over [`App`]. If a server runs on the `data_dir`, the command is handed to it through
+//! [`control`] (only one process may write a store); if none does, the command opens the store itself. Restoring is for a server
+//! that does not run: see [`backup::restore`].
+
+pub mod backup;
+pub mod control;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use vatra_domain::{
+    flows::membership::leave_all,
+    users::{NewAccount, Requester},
+};
+
+use crate::{config::Config, server, wiring::App};
+
+/// A command that needs the store.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Command {
+    /// A new account.
+    CreateUser {
+        /// Its local part.
+        name: String,
+        /// Its password.
+        password: String,
+        /// May use the admin API.
+        admin: bool,
+    },
+    /// A new password; all devices are logged out.
+    SetPassword {
+        /// Local part or user id.
+        name: String,
+        /// The password.
+        password: String,
+    },
+    /// Leaves all rooms, ends all devices; the name stays taken.
+    Deactivate {
+        /// Local part or user id.
+        name: String,
+    },
+    /// Gives or takes the right to use the admin API.
+    SetAdmin {
+        /// Local part or user id.
+        name: String,
+        /// Whether to give it.
+        admin: bool,
+    },
+    /// Copies everything to a new folder.
+    Backup {
+        /// The folder, absolute.
+        folder: PathBuf,
+    },
+    /// Reads everything and says what does not agree.
+    Check {
+        /// Writes derived rows anew.
+        repair: bool,
+    },
+}
+
+/// Runs a command: by the server on this `data_dir` if there is one, else here. Gives the lines to print.
+///
+/// # Errors
+/// A message for people.
+pub async fn run(config: Config, command: Command) -> Result<Vec<String>, String> {
+    if let Some(answer) = control::ask(&config.data_dir, &command).await? {
+        return answer;
+    }
+    let engine = server::open_engine(&config)
+        .await
+        .map_err(|error| error.to_string())?;
+    let app = App::build(config, engine)
+        .await
+        .map_err(|error| error.to_string())?;
+    let result = execute(&app, command).await;
+    app.close().await;
+    result
+}
+
+/// Does it.
+pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, String> {
+    let users = &app.users;
+    let told = |error: vatra_domain::users::UsersError| error.to_string();
+    match command {
+        Command::CreateUser {
+            name,
+            password,
+            admin,
+        } => {
+            let new = NewAccount {
+                name: Some(name),
+                password: Some(password),
+                admin,
+            };
+            let (user, _) = users.register(new).await.map_err(told)?;
+            Ok(vec![format!("{user} can log in")])
+        }
+        Command::SetPassword { name, password } => {
+            let user = find(app, &name).await?;
+            users.set_password(user.sid, password).await.map_err(told)?;
+            users.logout_all(user.sid, None).await.map_err(told)?;
+            Ok(vec![format!(
+                "{} has a new password and is logged out everywhere",
+                user.user
+            )])
+        }
+        Command::Deactivate { name } => {
+            let user = find(app, &name).await?;
+            leave_all(users, &app.rooms, &user)
+                .await
+                .map_err(|error| error.to_string())?;
+            users.deactivate(user.sid).await.map_err(told)?;
+            Ok(vec![format!("{} is deactivated", user.user)])
+        }
+        Command::SetAdmin { name, admin } => {
+            let user = find(app, &name).await?;
+            users.set_admin(user.sid, admin).await.map_err(told)?;
+            let now = if admin {
+                "may use"
+            } else {
+                "may no longer use"
+            };
+            Ok(vec![format!("{} {now} the admin API", user.user)])
+        }
+        Command::Backup { folder } => backup::backup(app, &folder).await,
+        Command::Check { repair } => check(app, repair).await,
+    }
+}
+
+async fn find(app: &App, name: &str) -> Result<Requester, String> {
+    let found = app
+        .users
+        .find(name)
+        .await
+        .map_err(|error| error.to_string())?;
+    let (user, sid) =
+        found.ok_or_else(|| format!("there is no account {name} on {}", app.server_name))?;
+    Ok(Requester {
+        user,
+        sid,
+        device: "".into(),
+        admin: false,
+    })
+}
+
+async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
+    let mut lines = Vec::new();
+    let rooms = app
+        .rooms
+        .check(repair, |problem| lines.push(problem.to_string()))
+        .await;
+    let rooms = rooms.map_err(|error| error.to_string())?;
+    let media = app
+        .media
+        .check(repair, |problem| lines.push(problem.to_string()))
+        .await;
+    let media = media.map_err(|error| error.to_string())?;
+    let problems = rooms.problems + media.problems;
+    lines.push(format!(
+        "{} events, {} memberships, {} media, {} files with {} bytes: {problems} problems",
+        rooms.events, rooms.memberships, media.media, media.blobs, media.bytes
+    ));
+    if problems > 0 && !repair {
+        return Err(lines.join("\n"));
+    }
+    Ok(lines)
+}

@@ -1,0 +1,162 @@
+//! The operator's commands, on a running server and on a stopped one.
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use reqwest::Method;
+use serde_json::json;
+use vatra::{
+    config::Config,
+    operate::{self, backup},
+};
+
+use crate::harness::{Engine, PASSWORD, Server, encoded, refused, succeeds};
+
+/// Runs the real binary on the server's data; gives success and all it printed.
+async fn vatra(config: &Config, arguments: &[&str], input: &str) -> (bool, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vatra"));
+    command
+        .args(arguments)
+        .env("VATRA__DATA_DIR", &config.data_dir)
+        .env("VATRA__MEDIA_DIR", &config.media_dir)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // The program may end without reading it.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let output = output.await.unwrap().unwrap();
+    let printed = [output.stdout, output.stderr].concat();
+    (output.status.success(), String::from_utf8(printed).unwrap())
+}
+
+async fn does(config: &Config, arguments: &[&str], input: &str) -> String {
+    let (success, printed) = vatra(config, arguments, input).await;
+    assert!(success, "{arguments:?}: {printed}");
+    printed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let config = server.config().clone();
+    for running in [true, false] {
+        if !running {
+            server.stop().await;
+        }
+        let name = if running { "anna" } else { "berta" };
+        let line = format!("{PASSWORD}\n");
+        assert!(
+            does(&config, &["user", "create", name, "--admin"], &line)
+                .await
+                .contains(name)
+        );
+        let (success, printed) = vatra(&config, &["user", "create", name], &line).await;
+        assert!(!success && printed.contains("taken"), "{printed}");
+        let (success, printed) = vatra(&config, &["user", "create", "nobody"], "").await;
+        assert!(!success && printed.contains("password"), "{printed}");
+        let (success, printed) = vatra(&config, &["user", "admin", "nobody"], "").await;
+        assert!(!success && printed.contains("nobody"), "{printed}");
+        does(&config, &["user", "admin", name, "--revoke"], "").await;
+    }
+    server.replace(|_| {}).await;
+    let anna = server.login("anna").await;
+    server.login("berta").await;
+    does(&config, &["user", "password", "anna"], "another long one\n").await;
+    let whoami = anna.request(Method::GET, "/account/whoami");
+    refused(whoami, 401, "M_UNKNOWN_TOKEN").await;
+    does(&config, &["user", "deactivate", "anna"], "").await;
+    let login =
+        json!({ "type": "m.login.password", "user": "anna", "password": "another long one" });
+    let request = server
+        .request(Method::POST, "/_matrix/client/v3/login")
+        .json(&login);
+    refused(request, 403, "M_USER_DEACTIVATED").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_a_running_server_is_restored_with_everything_of_its_moment() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let kept = alice.send(&room, "before the backup").await;
+    let upload = server
+        .request(Method::POST, "/_matrix/media/v3/upload")
+        .bearer_auth(&alice.token);
+    let uri = succeeds(upload.body("a picture")).await["content_uri"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let old_token = alice.sync(None).await["next_batch"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+
+    let folder = server.folder().join("backup");
+    let config = server.config().clone();
+    does(&config, &["backup", folder.to_str().unwrap()], "").await;
+    let (success, printed) = vatra(&config, &["backup", folder.to_str().unwrap()], "").await;
+    assert!(!success && printed.contains("not empty"), "{printed}");
+    let lost = alice.send(&room, "after the backup").await;
+
+    let (success, printed) = vatra(&config, &["restore", folder.to_str().unwrap()], "").await;
+    assert!(!success && printed.contains("move it away"), "{printed}");
+    let place = server.folder().join("restored");
+    server.stop().await;
+    let mut moved = config.clone();
+    (moved.data_dir, moved.media_dir) = (place.join("data"), place.join("media"));
+    does(&moved, &["restore", folder.to_str().unwrap()], "").await;
+    assert!(does(&moved, &["check"], "").await.contains("0 problems"));
+    server.replace(|config| *config = moved).await;
+
+    let alice = alice.moved_to(&server);
+    let event = |id: &str| format!("/rooms/{}/event/{}", encoded(&room), encoded(id));
+    assert_eq!(
+        alice.get(&event(&kept)).await["content"]["body"],
+        "before the backup"
+    );
+    refused(
+        alice.request(Method::GET, &event(&lost)),
+        404,
+        "M_NOT_FOUND",
+    )
+    .await;
+    let path = format!(
+        "/_matrix/client/v1/media/download/{}",
+        uri.strip_prefix("mxc://").unwrap()
+    );
+    let picture = server
+        .request(Method::GET, &path)
+        .bearer_auth(&alice.token)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(picture.text().await.unwrap(), "a picture");
+    // Positions after the backup mean something else now: the old token gets a whole sync.
+    let sync = alice.sync(Some(&old_token)).await;
+    assert!(sync["rooms"]["join"][&room].is_object(), "{sync}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_backup_is_refused() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    server.register("alice").await;
+    let (folder, config) = (server.folder().join("backup"), server.config().clone());
+    let command = operate::Command::Backup {
+        folder: folder.clone(),
+    };
+    operate::run(config.clone(), command).await.unwrap();
+    server.stop().await;
+    std::fs::write(folder.join("signing.key"), "another").unwrap();
+    let mut moved = config.clone();
+    moved.data_dir = server.folder().join("restored");
+    let error = backup::restore(&moved, &folder).await.unwrap_err();
+    assert!(
+        error.contains("signing.key") && error.contains("damaged"),
+        "{error}"
+    );
+    assert!(!moved.data_dir.join("store").exists());
+}
