@@ -14,9 +14,13 @@ use crate::{
     event::{
         auth,
         build::{self, Draft, Placement},
+        pdu::Pdu,
     },
     schema::{self, EventSid, HeadRow, RoomOrder, RoomRow, RoomSid, StateChange, UserSid},
 };
+
+/// How many rooms a user can make with equal create events at once.
+const CREATE_ATTEMPTS: u64 = 1000;
 
 /// Identifies a client's transaction: one device, one endpoint (with room and type), one transaction id.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +184,7 @@ impl Rooms {
     ) -> Result<(RoomGuard, Sent), RoomError> {
         let rules = Arc::new(version.rules().ok_or(RoomError::UnsupportedVersion)?);
         let key = self.inner.ids.intern_state_key("m.room.create", "").await?;
-        let placement = Placement {
+        let mut placement = Placement {
             room_id,
             rules,
             prev_events: Vec::new(),
@@ -188,22 +192,21 @@ impl Rooms {
             depth: 1,
             origin_server_ts: crate::clock::to_ruma(self.inner.clock.now()),
         };
-        let pdu = build::build(create, &placement, &self.inner.signer)?;
-        auth::authorise(&placement.rules, &pdu, |_, _| None)?;
-        let sid = RoomSid(self.inner.store.fresh_id()?);
-        let room = Arc::new(Room::new(sid, pdu.room_id.clone(), version.as_str())?);
-        let mut batch = Batch::new();
-        batch.assert_absent(&schema::ROOM_SIDS, &room.id.to_string());
-        batch.put(&schema::ROOM_SIDS, &room.id.to_string(), &sid);
-        batch.put(
-            &schema::ROOMS,
-            &sid,
-            &RoomRow {
-                room_id: room.id.to_string(),
-                version: version.to_string(),
-            },
-        );
-        self.inner.store.write(batch).await?;
+        let mut attempt = 0;
+        let (pdu, room) = loop {
+            match self.found(version, &placement, create.clone()).await {
+                // From version 12 on the room id is the create event's hash: equal events of one millisecond would be one
+                // room. The later one is of the next free millisecond.
+                Err(RoomError::Raced)
+                    if placement.room_id.is_none() && attempt < CREATE_ATTEMPTS =>
+                {
+                    attempt += 1;
+                    placement.origin_server_ts =
+                        crate::clock::to_ruma(self.inner.clock.now().saturating_add(attempt));
+                }
+                founded => break founded?,
+            }
+        };
 
         let mut guard = self.claim(Arc::clone(&room)).await;
         let row = HeadRow {
@@ -218,6 +221,32 @@ impl Rooms {
             .await?;
         self.inner.remember(&room);
         Ok((guard, sent))
+    }
+
+    /// Builds a create event and writes down its room, if there is none of that id yet.
+    ///
+    /// # Errors
+    /// [`RoomError::Raced`] if there is.
+    async fn found(
+        &self,
+        version: &ruma::RoomVersionId,
+        placement: &Placement,
+        create: Draft,
+    ) -> Result<(Pdu, Arc<Room>), RoomError> {
+        let pdu = build::build(create, placement, &self.inner.signer)?;
+        auth::authorise(&placement.rules, &pdu, |_, _| None)?;
+        let sid = RoomSid(self.inner.store.fresh_id()?);
+        let room = Arc::new(Room::new(sid, pdu.room_id.clone(), version.as_str())?);
+        let row = RoomRow {
+            room_id: room.id.to_string(),
+            version: version.to_string(),
+        };
+        let mut batch = Batch::new();
+        batch.assert_absent(&schema::ROOM_SIDS, &row.room_id);
+        batch.put(&schema::ROOM_SIDS, &row.room_id, &sid);
+        batch.put(&schema::ROOMS, &sid, &row);
+        self.inner.store.write(batch).await?;
+        Ok((pdu, room))
     }
 
     /// From room version 3 on the auth rules let every redaction pass, and each server decides whether to apply it: ours is

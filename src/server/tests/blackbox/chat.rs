@@ -6,7 +6,8 @@ use crate::harness::{Engine, Server, both_engines, encoded};
 
 both_engines!(
     two_people_meet_and_talk,
-    a_repeated_txn_id_returns_the_first_event
+    a_repeated_txn_id_returns_the_first_event,
+    rooms_made_in_the_same_moment_are_different_rooms,
 );
 
 /// The texts of a room's messages in a /sync answer.
@@ -58,6 +59,20 @@ async fn a_repeated_txn_id_returns_the_first_event(server: Server) {
         .send_event(&room, "m.room.message", "t2", content("two"))
         .await;
     assert_ne!(first, other);
+}
+
+/// In room version 12 the room id is the create event's hash, so two equal events would be one room.
+async fn rooms_made_in_the_same_moment_are_different_rooms(server: Server) {
+    let alice = server.register("alice").await;
+    let making = (0..40).map(|_| {
+        let alice = alice.clone();
+        tokio::spawn(async move { alice.create_room(json!({})).await })
+    });
+    let mut rooms = std::collections::HashSet::new();
+    for room in making.collect::<Vec<_>>() {
+        rooms.insert(room.await.unwrap());
+    }
+    assert_eq!(rooms.len(), 40);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
