@@ -118,6 +118,14 @@ fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan,
             "this server cannot invite by e-mail or telephone: leave out invite_3pid",
         ));
     }
+    if request
+        .invite
+        .iter()
+        .any(|user| user.server_name() != users.server_name())
+    {
+        // An invite that nobody delivers would look as if it had been.
+        return Err(bad("this server cannot invite users of other servers yet"));
+    }
     let version = request.room_version.clone().unwrap_or(RoomVersionId::V12);
     let known = (1..=12).any(|known: u8| version.as_str() == known.to_string());
     let rules = version

@@ -130,6 +130,7 @@ async fn what_cannot_be_a_room_is_refused(server: Server) {
         (json!({ "room_alias_name": "taken" }), "M_ROOM_IN_USE"),
         (json!({ "room_alias_name": "a:b" }), "M_BAD_JSON"),
         (json!({ "name": 5 }), "M_BAD_JSON"),
+        (json!({ "invite": ["@bob:elsewhere"] }), "M_BAD_JSON"),
         (
             json!({ "initial_state": [{ "type": "m.room.member", "state_key": "@x:y", "content": {} }] }),
             "M_INVALID_ROOM_STATE",
