@@ -1,0 +1,239 @@
+//! Who is there. In memory only: after a restart everyone is offline until heard of.
+//! <https://spec.matrix.org/v1.19/client-server-api/#presence>
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use ruma::{api::client::filter::Filter, presence::PresenceState};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+use tokio_util::sync::CancellationToken;
+use vatra_store::{Batch, Position, Store};
+
+use super::super::{Reader, RoomError, Rooms, visible::Viewer};
+use crate::{
+    clock::SharedClock,
+    event::filter,
+    schema::{Membership, MembershipRow, RoomSid, UserSid, topic},
+};
+
+/// Who has not been heard of for so long is offline. A poll may wait two minutes.
+const SILENT_MS: u64 = 150_000;
+
+/// Who is there.
+#[derive(Clone)]
+pub struct Presences {
+    store: Store,
+    clock: SharedClock,
+    enabled: bool,
+    users: Arc<Mutex<BTreeMap<UserSid, Presence>>>,
+}
+
+/// One user's presence.
+#[derive(Debug, Clone)]
+pub struct Presence {
+    /// Online, away or offline.
+    pub state: PresenceState,
+    /// What they say about it.
+    pub status: Option<String>,
+    /// When they were last active, in milliseconds since the Unix epoch.
+    pub active: u64,
+    changed: Position,
+}
+
+impl Presences {
+    /// Everyone is offline.
+    pub(super) fn new(store: Store, clock: SharedClock, enabled: bool) -> Self {
+        Self {
+            store,
+            clock,
+            enabled,
+            users: Arc::default(),
+        }
+    }
+
+    /// Whether this server shows presence.
+    pub fn enabled(&self) -> bool {
+        self.enabled
+    }
+
+    /// A user's presence; offline if nothing is known.
+    pub fn get(&self, user: UserSid) -> Option<Presence> {
+        self.users().get(&user).cloned()
+    }
+
+    /// Sets a user's presence, and tells those who share a room with them if it changed. `status` stays as it is if `None`.
+    pub async fn set(
+        &self,
+        reader: &Reader,
+        user: UserSid,
+        state: PresenceState,
+        status: Option<Option<String>>,
+    ) -> Result<(), RoomError> {
+        self.change(reader, user, state, status, true).await
+    }
+
+    /// `heard`: the user has just been heard of.
+    async fn change(
+        &self,
+        reader: &Reader,
+        user: UserSid,
+        state: PresenceState,
+        status: Option<Option<String>>,
+        heard: bool,
+    ) -> Result<(), RoomError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        let active = self.clock.now();
+        let changed = {
+            let mut users = self.users();
+            let entry = users.entry(user).or_insert(Presence {
+                state: PresenceState::Offline,
+                status: None,
+                active,
+                changed: Position(0),
+            });
+            if heard {
+                entry.active = active;
+            }
+            let status = status.unwrap_or_else(|| entry.status.clone());
+            let changed = entry.state != state || entry.status != status;
+            entry.state = state;
+            entry.status = status;
+            changed
+        };
+        if !changed {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.wake(topic::user(user));
+        for (room, row) in reader.rooms_of(user).await? {
+            if row.membership == Membership::Join {
+                batch.wake(topic::presence(room));
+            }
+        }
+        let users = Arc::clone(&self.users);
+        batch.then(move |position| {
+            if let Some(entry) = users
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_mut(&user)
+            {
+                entry.changed = position;
+            }
+        });
+        self.store.write(batch).await?;
+        Ok(())
+    }
+
+    /// Turns those offline who have not been heard of for a while, until `shutdown`.
+    pub async fn run(self, rooms: Rooms, shutdown: CancellationToken) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(20));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                _ = ticks.tick() => {}
+            }
+            let now = self.clock.now();
+            let gone: Vec<UserSid> = {
+                let users = self.users();
+                let silent = users.iter().filter(|(_, presence)| {
+                    presence.state != PresenceState::Offline
+                        && now.saturating_sub(presence.active) > SILENT_MS
+                });
+                silent.map(|(user, _)| *user).collect()
+            };
+            for user in gone {
+                let reader = rooms.reader();
+                if let Err(error) = self
+                    .change(&reader, user, PresenceState::Offline, None, false)
+                    .await
+                {
+                    tracing::debug!(%error, "someone could not be turned offline");
+                }
+            }
+        }
+    }
+
+    /// Presence events, for one viewer, of those who share a room with them, that changed after `since`.
+    pub async fn events(
+        &self,
+        reader: &Reader,
+        viewer: &Viewer,
+        wanted: &Filter,
+        since: Option<Position>,
+        rooms: &[(RoomSid, MembershipRow)],
+    ) -> Result<Vec<Box<RawValue>>, RoomError> {
+        if !self.enabled {
+            return Ok(Vec::new());
+        }
+        let new: Vec<(UserSid, Presence)> = {
+            let users = self.users();
+            let changed = users
+                .iter()
+                .filter(|(_, presence)| since.is_none_or(|since| presence.changed > since));
+            changed
+                .map(|(user, presence)| (*user, presence.clone()))
+                .collect()
+        };
+        let mut events = Vec::new();
+        for (user, presence) in new {
+            let Some(user_id) = reader.user_id(user).await? else {
+                continue;
+            };
+            if !filter::event_matches(wanted, "m.presence", &user_id)
+                || !self.shares(reader, viewer, user, rooms).await?
+            {
+                continue;
+            }
+            let event = json!({ "type": "m.presence", "sender": user_id, "content": self.content(&presence) });
+            events.extend(to_raw_value(&event).ok());
+        }
+        Ok(events)
+    }
+
+    /// The content of a presence event.
+    pub fn content(&self, presence: &Presence) -> Value {
+        let ago = self.clock.now().saturating_sub(presence.active);
+        let mut content = serde_json::Map::new();
+        let mut put = |name: &str, value: Value| content.insert(name.to_owned(), value);
+        put("presence", json!(presence.state));
+        put("last_active_ago", json!(ago));
+        put(
+            "currently_active",
+            json!(presence.state == PresenceState::Online && ago < 60_000),
+        );
+        if let Some(status) = &presence.status {
+            put("status_msg", json!(status));
+        }
+        Value::Object(content)
+    }
+
+    async fn shares(
+        &self,
+        reader: &Reader,
+        viewer: &Viewer,
+        user: UserSid,
+        rooms: &[(RoomSid, MembershipRow)],
+    ) -> Result<bool, RoomError> {
+        if user == viewer.sid {
+            return Ok(true);
+        }
+        for (room, row) in rooms {
+            if row.membership == Membership::Join && reader.is_joined(user, *room).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn users(&self) -> MutexGuard<'_, BTreeMap<UserSid, Presence>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

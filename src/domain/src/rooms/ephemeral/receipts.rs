@@ -1,0 +1,165 @@
+//! Who has read what. <https://spec.matrix.org/v1.19/client-server-api/#receipts>
+
+use std::collections::{BTreeMap, HashSet};
+
+use ruma::{EventId, OwnedUserId, events::receipt::ReceiptThread};
+use serde_json::{
+    Value, json,
+    value::{RawValue, to_raw_value},
+};
+use vatra_store::{Batch, Direction, Position, Range, Store};
+
+use super::super::{Reader, Room, RoomError, visible::Viewer};
+use crate::{
+    clock::SharedClock,
+    schema::{self, ReceiptKey, ReceiptRow, RoomSid, UserSid, topic},
+};
+
+/// Who has read what.
+#[derive(Clone)]
+pub struct Receipts {
+    store: Store,
+    clock: SharedClock,
+}
+
+impl Receipts {
+    /// The receipts in `store`.
+    pub(super) fn new(store: Store, clock: SharedClock) -> Self {
+        Self { store, clock }
+    }
+
+    /// Sets a user's receipt. One that would go back behind the present one of its type and thread is ignored.
+    pub async fn set(
+        &self,
+        reader: &Reader,
+        room: RoomSid,
+        user: UserSid,
+        kind: &str,
+        thread: &ReceiptThread,
+        event: &EventId,
+    ) -> Result<(), RoomError> {
+        let order = reader.event(room, event).await?.map(|event| event.order);
+        let key: ReceiptKey = (
+            room,
+            user,
+            kind.to_owned(),
+            thread.as_str().unwrap_or_default().to_owned(),
+        );
+        let old = self.store.view().get(&schema::RECEIPTS, &key).await?;
+        // An event this server does not have (yet) cannot be compared; it is believed.
+        let order = order.unwrap_or_else(|| {
+            old.as_ref()
+                .map_or(crate::schema::RoomOrder(0), |old| old.order)
+        });
+        if old.as_ref().is_some_and(|old| {
+            old.order > order || (old.order == order && old.event_id == event.as_str())
+        }) {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        if let Some(old) = old {
+            batch.delete(&schema::RECEIPT_LOG, &(room, old.position, user));
+        }
+        let (ts, event_id, logged) = (self.clock.now(), event.to_string(), key.clone());
+        batch.put_at_position(&schema::RECEIPTS, move |position| {
+            (
+                key,
+                ReceiptRow {
+                    event_id,
+                    order,
+                    ts,
+                    position,
+                },
+            )
+        });
+        batch.put_at_position(&schema::RECEIPT_LOG, move |position| {
+            ((room, position, user), logged)
+        });
+        batch.wake(topic::room(room));
+        self.store.write(batch).await?;
+        Ok(())
+    }
+
+    /// The receipt event of a room: what changed after `since`, or all of it. Private receipts are shown to their owner only.
+    pub async fn event(
+        &self,
+        reader: &Reader,
+        viewer: &Viewer,
+        room: RoomSid,
+        since: Option<Position>,
+    ) -> Result<Option<Box<RawValue>>, RoomError> {
+        let view = reader.view();
+        let rows: Vec<(ReceiptKey, ReceiptRow)> = match since {
+            None => {
+                view.range(
+                    &schema::RECEIPTS,
+                    Range::prefix(&(room,)),
+                    Direction::Forward,
+                    usize::MAX,
+                )
+                .await?
+            }
+            Some(since) => {
+                let range = Range::prefix(&(room,)).after(&(room, since));
+                let log = view
+                    .range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX)
+                    .await?;
+                let keys: Vec<ReceiptKey> = log
+                    .into_iter()
+                    .map(|(_, key)| key)
+                    .collect::<HashSet<_>>()
+                    .into_iter()
+                    .collect();
+                let rows = view.get_many(&schema::RECEIPTS, &keys).await?;
+                keys.into_iter()
+                    .zip(rows)
+                    .filter_map(|(key, row)| Some((key, row?)))
+                    .collect()
+            }
+        };
+        // By event, then type, then user.
+        let mut content: BTreeMap<String, BTreeMap<String, BTreeMap<OwnedUserId, Value>>> =
+            BTreeMap::new();
+        for ((_, user, kind, thread), row) in rows {
+            if kind == "m.read.private" && user != viewer.sid {
+                continue;
+            }
+            let Some(user) = reader.user_id(user).await? else {
+                continue;
+            };
+            let receipt = if thread.is_empty() {
+                json!({ "ts": row.ts })
+            } else {
+                json!({ "ts": row.ts, "thread_id": thread })
+            };
+            content
+                .entry(row.event_id)
+                .or_default()
+                .entry(kind)
+                .or_default()
+                .insert(user, receipt);
+        }
+        if content.is_empty() {
+            return Ok(None);
+        }
+        Ok(to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok())
+    }
+
+    /// How far a user has read a room (a thread of it, the main timeline, or unthreaded): the furthest of their public and
+    /// private receipts.
+    pub async fn read_up_to(
+        &self,
+        reader: &Reader,
+        room: &Room,
+        user: UserSid,
+        thread: &ReceiptThread,
+    ) -> Result<Option<crate::schema::RoomOrder>, RoomError> {
+        let thread = thread.as_str().unwrap_or_default();
+        let key = |kind: &str| (room.sid, user, kind.to_owned(), thread.to_owned());
+        let rows = reader
+            .view()
+            .get_many(&schema::RECEIPTS, &[key("m.read"), key("m.read.private")])
+            .await?;
+        Ok(rows.into_iter().flatten().map(|row| row.order).max())
+    }
+}
