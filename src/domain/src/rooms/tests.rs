@@ -303,3 +303,58 @@ async fn a_failed_batch_poisons_the_head_and_the_next_send_builds_on_the_store()
         .unwrap();
     assert_eq!(event.pdu.prev_events, vec![levels.pdu.event_id.clone()]);
 }
+
+#[tokio::test]
+async fn a_message_writes_as_much_in_a_large_room_as_in_a_small_one() {
+    let rooms = rooms().await;
+    let mut written = Vec::new();
+    for members in [3, 400] {
+        let room = room_of_alice(&rooms, &RoomVersionId::V12).await;
+        for number in 0..members {
+            let user = format!("@user{number}:test");
+            rooms
+                .send_one(&room, member(&user, "join"), None)
+                .await
+                .unwrap();
+        }
+        let before = rooms.store().stats().engine.rows;
+        for number in 0..10 {
+            rooms
+                .send_one(&room, say("@alice:test", &number.to_string()), None)
+                .await
+                .unwrap();
+        }
+        written.push(rooms.store().stats().engine.rows - before);
+    }
+    assert!(written[0] > 0, "rows are counted");
+    assert_eq!(written[0], written[1]);
+}
+
+#[tokio::test]
+async fn a_new_reader_over_the_same_store_sees_the_same_rooms() {
+    let engine = Arc::new(MemoryEngine::new());
+    let store = Store::open(engine.clone(), Options::default(), migrations())
+        .await
+        .unwrap();
+    let rooms = rooms_on(store.clone()).await;
+    let room = room_of_alice(&rooms, &RoomVersionId::V12).await;
+    let said = rooms
+        .send_one(&room, say("@alice:test", "kept"), None)
+        .await
+        .unwrap();
+    drop(rooms);
+    store.close().await;
+
+    let store = Store::open(engine, Options::default(), migrations())
+        .await
+        .unwrap();
+    let rooms = rooms_on(store).await;
+    let next = rooms
+        .send_one(&room, say("@alice:test", "and on"), None)
+        .await
+        .unwrap();
+    let reader = rooms.reader();
+    let sid = reader.room(&room).await.unwrap().unwrap().sid;
+    let event = reader.event(sid, &next).await.unwrap().unwrap();
+    assert_eq!(event.pdu.prev_events, vec![said]);
+}
