@@ -37,6 +37,8 @@ clients: build
 # Our own crates optimised; the dependencies are so already.
 bench: tools
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --profile dev -p vatra-store
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --bin vatra
+	@scripts/bench.sh
 
 # What the build needs and Debian does not bring along: libclang, for RocksDB's bindings.
 tools:

@@ -1,10 +1,14 @@
 //! The providers: what is new for one user between two positions, by section of the answer.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use ruma::{OwnedUserId, api::client::filter::RoomEventFilter, events::StateEventType};
+use ruma::{
+    OwnedUserId, UserId,
+    api::client::filter::RoomEventFilter,
+    events::{StateEventType, TimelineEventType},
+};
 use serde_json::value::RawValue;
-use vatra_store::Position;
+use vatra_store::{Direction, Position};
 
 use super::{
     SyncError,
@@ -24,7 +28,7 @@ use crate::{
         unread::Unreads,
         visible::Viewer,
     },
-    schema::{Membership, MembershipRow, RoomSid, topic},
+    schema::{EventSid, Membership, MembershipRow, RoomSid, UserSid, topic},
     users::Users,
 };
 
@@ -379,6 +383,42 @@ impl Providers {
         })
     }
 
+    /// Whom a user has met since: those who joined one of their rooms, and those in the rooms they joined themselves.
+    async fn newcomers(
+        &self,
+        reader: &Reader,
+        since: Position,
+        upto: Position,
+        memberships: &[(RoomSid, MembershipRow)],
+    ) -> Result<BTreeSet<UserSid>, SyncError> {
+        let mut met = BTreeSet::new();
+        for (room, row) in memberships {
+            if row.membership != Membership::Join {
+                continue;
+            }
+            if row.position > since {
+                let members = reader.members(*room, Membership::Join, MET).await?;
+                met.extend(members.into_iter().map(|(user, _)| user));
+            } else if self.rooms.store().changed_since(topic::room(*room), since) {
+                let rows = reader
+                    .log(*room, since, upto, Direction::Backward, MET)
+                    .await?;
+                let sids: Vec<EventSid> = rows.into_iter().map(|(_, row)| row.event).collect();
+                for event in reader.events(&sids).await?.into_iter().flatten() {
+                    if event.pdu.kind == TimelineEventType::RoomMember
+                        && let Some(user) = event.pdu.state_key.as_deref()
+                        && let Ok(user) = <&UserId>::try_from(user)
+                        && let Some(user) = reader.user_sid(user).await?
+                        && reader.is_joined(user, *room).await?
+                    {
+                        met.insert(user);
+                    }
+                }
+            }
+        }
+        Ok(met)
+    }
+
     pub(super) async fn presence(
         &self,
         reader: &Reader,
@@ -387,15 +427,24 @@ impl Providers {
         span: Span,
         memberships: &[(RoomSid, MembershipRow)],
     ) -> Result<Events, SyncError> {
+        let presence = &self.ephemeral.presence;
+        let newcomers = match span.since {
+            Some(since) if presence.enabled() => {
+                self.newcomers(reader, since, span.upto, memberships)
+                    .await?
+            }
+            _ => BTreeSet::new(),
+        };
         let wanted = &request.filter.presence;
-        let events = self
-            .ephemeral
-            .presence
-            .events(reader, viewer, wanted, span.since, memberships)
+        let events = presence
+            .events(reader, viewer, wanted, span.since, &newcomers, memberships)
             .await?;
         Ok(Events { events })
     }
 }
+
+/// How many newcomers of a room are looked for.
+const MET: usize = 100;
 
 /// State that says what a room is, for those outside. <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
 const STRIPPED: [&str; 9] = [

@@ -2,8 +2,11 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#presence>
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -31,6 +34,8 @@ pub struct Presences {
     store: Store,
     clock: SharedClock,
     enabled: bool,
+    /// The newest change of anyone: most polls need look no further.
+    newest: Arc<AtomicU64>,
     users: Arc<Mutex<BTreeMap<UserSid, Presence>>>,
 }
 
@@ -53,6 +58,7 @@ impl Presences {
             store,
             clock,
             enabled,
+            newest: Arc::default(),
             users: Arc::default(),
         }
     }
@@ -119,7 +125,9 @@ impl Presences {
             }
         }
         let users = Arc::clone(&self.users);
+        let newest = Arc::clone(&self.newest);
         batch.then(move |position| {
+            newest.fetch_max(position.0, Ordering::AcqRel);
             if let Some(entry) = users
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner)
@@ -161,23 +169,26 @@ impl Presences {
         }
     }
 
-    /// Presence events, for one viewer, of those who share a room with them, that changed after `since`.
+    /// Presence events, for one viewer, of those who share a room with them: what changed after `since`, and those whom the
+    /// viewer meets for the first time.
     pub async fn events(
         &self,
         reader: &Reader,
         viewer: &Viewer,
         wanted: &Filter,
         since: Option<Position>,
+        newcomers: &BTreeSet<UserSid>,
         rooms: &[(RoomSid, MembershipRow)],
     ) -> Result<Vec<Box<RawValue>>, RoomError> {
-        if !self.enabled {
+        let newest = Position(self.newest.load(Ordering::Acquire));
+        if !self.enabled || (newcomers.is_empty() && since.is_some_and(|since| newest <= since)) {
             return Ok(Vec::new());
         }
         let new: Vec<(UserSid, Presence)> = {
             let users = self.users();
-            let changed = users
-                .iter()
-                .filter(|(_, presence)| since.is_none_or(|since| presence.changed > since));
+            let changed = users.iter().filter(|(user, presence)| {
+                since.is_none_or(|since| presence.changed > since) || newcomers.contains(user)
+            });
             changed
                 .map(|(user, presence)| (*user, presence.clone()))
                 .collect()
