@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use axum::{Extension, Router};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo},
+    rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
     service::TowerToHyperService,
 };
@@ -19,6 +19,9 @@ use tracing::debug;
 
 /// How long requests may take to finish once the server stops.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// How long a client may take to send a request's head.
+const HEADERS: Duration = Duration::from_secs(30);
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +96,11 @@ async fn connection<S>(stream: S, router: Router, watcher: hyper_util::server::g
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS);
     let served = builder
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .into_owned();

@@ -123,7 +123,7 @@ impl Routes {
         C: Caller<R::Authentication> + 'static,
         F: Fn(App, C, R) -> Fut + Clone + Send + Sync + 'static,
         Fut: Future<Output = Result<R::OutgoingResponse, Error>> + Send + 'static,
-        R::OutgoingResponse: Send,
+        R::OutgoingResponse: Send + 'static,
     {
         let serve = move |State(app): State<App>, params: Params, request: Request| {
             let handler = handler.clone();
@@ -162,7 +162,7 @@ impl Routes {
                     Ok::<_, Error>((caller, Input { args, query, body }))
                 };
                 match read.await {
-                    Ok((caller, input)) => handler(app, caller, input)
+                    Ok((caller, input)) => to_the_end(&R::METHOD, handler(app, caller, input))
                         .await
                         .unwrap_or_else(Error::into_response),
                     Err(error) => error.into_response(),
@@ -329,7 +329,8 @@ where
     R: IncomingRequest + Send + 'static,
     C: Caller<R::Authentication>,
     F: Fn(App, C, R) -> Fut,
-    Fut: Future<Output = Result<R::OutgoingResponse, Error>>,
+    Fut: Future<Output = Result<R::OutgoingResponse, Error>> + Send + 'static,
+    R::OutgoingResponse: Send + 'static,
 {
     let (head, body) = apart(request);
     let caller = identify::<R::Authentication, C>(&app, &head).await?;
@@ -345,7 +346,7 @@ where
     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
     let request = R::try_from_http_request(http::Request::from_parts(parts, body), &args)
         .map_err(|error| unreadable(error, body))?;
-    let response = handler(app, caller, request).await?;
+    let response = to_the_end(&R::METHOD, handler(app, caller, request)).await?;
     let response = response
         .try_into_http_response::<BytesMut>()
         .map_err(|error| Error::internal(&error))?;
@@ -429,6 +430,21 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
         }
     }
     Ok(caller)
+}
+
+/// Runs a handler; one that may change something runs on when its client goes away, so that nothing stops halfway.
+async fn to_the_end<T, Fut>(method: &Method, handler: Fut) -> Result<T, Error>
+where
+    T: Send + 'static,
+    Fut: Future<Output = Result<T, Error>> + Send + 'static,
+{
+    if *method == Method::GET {
+        return handler.await;
+    }
+    match tokio::spawn(handler).await {
+        Ok(outcome) => outcome,
+        Err(error) => Err(Error::internal(&error)),
+    }
 }
 
 /// A body, unless it is larger than `limit` bytes; no more than that is ever in memory.
