@@ -21,7 +21,7 @@ use vatra_store::{Engine, Options, Store};
 
 use crate::{
     config::{Config, Durability},
-    http::{limits::Rates, observe::Counts},
+    http::{counts::Counts, limits::Rates},
 };
 
 /// Bounds on what a request may cost.

@@ -46,6 +46,7 @@ mod map;
 mod memory;
 mod meta;
 mod migrations;
+mod options;
 mod position;
 mod range;
 mod reservation;
@@ -64,9 +65,10 @@ pub use self::{
     map::{Keyspace, Map},
     memory::MemoryEngine,
     migrations::{Migration, MigrationFuture},
+    options::Options,
     position::{Position, Topic, Wake},
     range::{Direction, Range},
-    store::{Options, Store},
+    store::Store,
     ticket::Ticket,
     values::Value,
     view::View,

@@ -1,6 +1,6 @@
 //! The store's own rows, in map 0 of the index keyspace.
 
-use crate::{Keyspace, Map};
+use crate::{Keyspace, Map, Operation, Value};
 
 /// The number of the store's own map.
 const ID: u8 = 0;
@@ -18,3 +18,12 @@ pub(crate) const KEY_EPOCH: u8 = 1;
 pub(crate) const KEY_POSITIONS: u8 = 2;
 /// In [`NUMBERS`]: the last fresh id that may have been given out.
 pub(crate) const KEY_IDS: u8 = 3;
+
+/// The store's own row as an engine operation.
+pub(crate) fn row<V: Value>(map: &Map<u8, V>, key: u8, value: &V) -> Operation {
+    Operation::Put {
+        keyspace: map.keyspace(),
+        key: map.key_bytes(&key),
+        value: value.to_bytes(),
+    }
+}

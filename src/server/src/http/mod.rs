@@ -8,6 +8,7 @@
 //! Handlers decide nothing: extract, one domain call, reply.
 
 pub(crate) mod client;
+pub(crate) mod counts;
 pub(crate) mod endpoint;
 pub(crate) mod error;
 pub(crate) mod health;

@@ -1,10 +1,7 @@
 //! One line a request: id, user, endpoint, status, duration. Never a query, a token or a password.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, OnceLock, atomic::Ordering},
     time::Instant,
 };
 
@@ -26,36 +23,6 @@ pub(crate) fn name_caller<B>(request: &http::Request<B>, name: &str) {
     if let Some(cell) = request.extensions().get::<CallerName>() {
         // Named twice can only be the same caller.
         let _ = cell.0.set(name.to_owned());
-    }
-}
-
-/// Counts of requests, for /metrics.
-#[derive(Debug, Default)]
-pub(crate) struct Counts {
-    started: AtomicU64,
-    /// Finished requests by the first digit of their status.
-    by_class: [AtomicU64; 6],
-    micros: AtomicU64,
-}
-
-impl Counts {
-    /// How many requests have begun.
-    pub(crate) fn started(&self) -> u64 {
-        self.started.load(Ordering::Relaxed)
-    }
-
-    /// How many have ended, by status class (2 is 2xx).
-    pub(crate) fn finished(&self) -> impl Iterator<Item = (usize, u64)> {
-        self.by_class
-            .iter()
-            .enumerate()
-            .skip(1)
-            .map(|(class, count)| (class, count.load(Ordering::Relaxed)))
-    }
-
-    /// How long all of them took together, in microseconds.
-    pub(crate) fn micros(&self) -> u64 {
-        self.micros.load(Ordering::Relaxed)
     }
 }
 

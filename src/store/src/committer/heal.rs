@@ -7,8 +7,9 @@ use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use super::{Committer, Shared};
 use crate::{
-    Durability, Engine, EngineError, Options, Position, View, Wake, meta,
-    reservation::POSITION_BLOCK, store::row,
+    Durability, Engine, EngineError, Options, Position, View, Wake,
+    meta::{self, row},
+    reservation::POSITION_BLOCK,
 };
 
 /// The ends of the number blocks that a successful attempt stored.

@@ -20,8 +20,10 @@ use tokio::sync::{mpsc, oneshot};
 use self::{group::Group, heal::Trouble};
 pub(crate) use self::{job::Job, shared::Shared};
 use crate::{
-    CommitError, Durability, Engine, EngineError, Options, Position, View, Wake, meta,
-    reservation::Positions, store::row, view::ClosedView,
+    CommitError, Durability, Engine, EngineError, Options, Position, View, Wake,
+    meta::{self, row},
+    reservation::Positions,
+    view::ClosedView,
 };
 
 /// The most batches of a group.
