@@ -14,7 +14,7 @@ build: tools
 	cargo build --workspace --bins
 
 # Everything that must be green.
-test: check unit clients
+test: check unit clients complement-unit
 
 check: fmt clippy deny
 
@@ -43,3 +43,5 @@ bench: tools
 # What the build needs and Debian does not bring along: libclang, for RocksDB's bindings.
 tools:
 	@scripts/tools.sh
+
+include complement-tests/Makefile.inc

@@ -1,0 +1,3 @@
+module complement-tests
+
+go 1.25.0
