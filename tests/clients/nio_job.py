@@ -2,21 +2,9 @@
 
 import asyncio
 import struct
-import zlib
+from pathlib import Path
 
 import nio
-
-
-def png(width: int, height: int) -> bytes:
-    """A red picture."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        body = kind + data
-        return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
-
-    rows = b"".join(b"\0" + b"\xff\0\0" * width for _ in range(height))
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def good(answer, kind):
@@ -26,12 +14,13 @@ def good(answer, kind):
 
 
 class NioJob:
-    def __init__(self, url: str, folder):
-        self.folder = folder
+    def __init__(self, url: str, picture: Path):
+        self.file = picture
         self.ana = nio.AsyncClient(url, "@ana:localhost")
         self.bogdan = nio.AsyncClient(url, "@bogdan:localhost")
         self.room = None
         self.said = []
+        self.pictures = []
 
     async def close(self):
         await self.ana.close()
@@ -82,24 +71,35 @@ class NioJob:
             good(await listener.room_read_markers(self.room, event, event), nio.RoomReadMarkersResponse)
 
     async def picture(self):
-        picture = png(900, 700)
-        path = self.folder / "fire.png"
-        path.write_bytes(picture)
-        with path.open("rb") as file:
-            uploaded, _ = await self.ana.upload(file, "image/png", "fire.png", filesize=len(picture))
+        """Ana uploads and posts a picture; Bogdan sees it and its thumbnail."""
+        name = f"fire{len(self.pictures)}.png"
+        size = self.file.stat().st_size
+        with self.file.open("rb") as file:
+            uploaded, _ = await self.ana.upload(file, "image/png", name, filesize=size)
         uri = good(uploaded, nio.UploadResponse).content_uri
-        content = {"msgtype": "m.image", "body": "fire.png", "url": uri, "info": {"mimetype": "image/png"}}
-        good(await self.ana.room_send(self.room, "m.room.message", content), nio.RoomSendResponse)
+        content = {"msgtype": "m.image", "body": name, "url": uri, "info": {"mimetype": "image/png", "size": size}}
+        sent = good(await self.ana.room_send(self.room, "m.room.message", content), nio.RoomSendResponse)
+        self.said.append((sent.event_id, name))
 
         def seen(answer):
             joined = answer.rooms.join.get(self.room)
             events = joined.timeline.events if joined else []
-            return next((event for event in events if isinstance(event, nio.RoomMessageImage)), None)
+            return next((event for event in events if event.event_id == sent.event_id), None)
 
         event = await self.sync(self.bogdan, seen)
-        assert await self.fetch("download", event.url) == picture
-        small = await self.fetch("thumbnail", event.url, "?width=320&height=240&method=scale")
-        assert 0 < len(small) != len(picture)
+        assert isinstance(event, nio.RoomMessageImage), f"{event}"
+        assert event.url == uri
+        self.pictures.append(uri)
+        await self.pictures_are_there()
+
+    async def pictures_are_there(self):
+        """Every picture ever shared, byte by byte, and as a PNG about as large as asked, of the same shape."""
+        for uri in self.pictures:
+            assert await self.fetch("download", uri) == self.file.read_bytes()
+            small = await self.fetch("thumbnail", uri, "?width=320&height=240&method=scale")
+            assert small.startswith(b"\x89PNG"), "the thumbnail is no PNG"
+            width, height = struct.unpack(">II", small[16:24])
+            assert 240 < width < 400 and abs(width / height - 900 / 700) < 0.02, f"the thumbnail has {width} x {height}"
 
     async def fetch(self, what, uri, query=""):
         """The authenticated endpoints, which this release of nio does not use by itself."""
@@ -137,16 +137,18 @@ class NioJob:
         for event, text in self.said:
             assert texts.get(event) == text, f"{text} is missing"
 
-    all_there = history
-
     async def again(self):
-        """After the server was away: old tokens hold, the history is there, and the chat goes on."""
+        """After the server was away: what was there still is, old sync tokens hold, and everything goes on."""
         await self.history()
+        await self.pictures_are_there()
         text = f"message {len(self.said)}"
         waiting = asyncio.create_task(self.sync(self.bogdan, lambda answer: text in self.bodies(answer)))
         await asyncio.sleep(0.05)
         await self.say(self.ana, text)
         await waiting
+        await self.picture()
+        await self.typing()
+        await self.history()
 
     async def flood(self, kill):
         """Messages as fast as they go, by several at once, until the server is killed among them."""

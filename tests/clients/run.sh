@@ -3,6 +3,7 @@
 set -eu
 cd "$(dirname "$0")"
 cache="${VATRA_CACHE:-$HOME/.cache/vatra}/clients"
+../../scripts/tools.sh python node
 mkdir -p "$cache"
 sum=$(cat requirements.txt js/package.json js/package-lock.json | sha256sum | cut -c1-16)
 if [ ! -e "$cache/$sum/ready" ]; then
@@ -15,4 +16,4 @@ if [ ! -e "$cache/$sum/ready" ]; then
     touch "$cache/$sum/ready"
 fi
 cp js/*.mjs "$cache/$sum/js/"
-exec timeout 600 "$cache/$sum/venv/bin/python" run.py "$1" "$cache/$sum/js"
+exec timeout --kill-after=30 600 "$cache/$sum/venv/bin/python" run.py "$1" "$cache/$sum/js"

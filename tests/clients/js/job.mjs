@@ -1,13 +1,12 @@
-// The job of two people, done with matrix-js-sdk: node job.mjs URL meet|again STATE_FILE.
+// The job of two people, done with matrix-js-sdk: node job.mjs URL meet|again STATE_FILE PICTURE.
 import "core-js/actual/index.js";
 import assert from "node:assert/strict";
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import * as sdk from "matrix-js-sdk";
-import { logger } from "matrix-js-sdk/lib/logger.js";
 
-const [url, step, stateFile] = process.argv.slice(2);
-logger.setLevel?.("error");
+const [url, step, stateFile, pictureFile] = process.argv.slice(2);
+const picture = readFileSync(pictureFile);
 
 async function register(name) {
     const guest = sdk.createClient({ baseUrl: url });
@@ -35,6 +34,38 @@ async function until(test, what) {
 const hears = (client, room, text) => () =>
     client.getRoom(room)?.getLiveTimeline().getEvents().find((event) => event.getContent().body === text);
 
+async function seeTyping(writer, watcher, room) {
+    const types = () => watcher.getRoom(room).getMember(writer.getUserId()).typing;
+    await writer.sendTyping(room, true, 20_000);
+    await until(types, "typing");
+    await writer.sendTyping(room, false, 0);
+    await until(() => !types(), "the end of typing");
+}
+
+async function sharePicture(sender, receiver, room, name) {
+    const { content_uri: uri } = await sender.uploadContent(picture, { type: "image/png", name });
+    await sender.sendMessage(room, { msgtype: "m.image", body: name, url: uri });
+    const shown = await until(hears(receiver, room, name), "the picture");
+    assert.equal(shown.getContent().url, uri);
+    await pictureIsThere(receiver, uri);
+    return uri;
+}
+
+/** The picture byte by byte, and its thumbnail, from the authenticated endpoints. */
+async function pictureIsThere(client, uri) {
+    const load = async (...size) => {
+        const http = client.mxcUrlToHttp(uri, ...size, false, true, true);
+        const answer = await fetch(http, { headers: { Authorization: `Bearer ${client.getAccessToken()}` } });
+        assert.equal(answer.status, 200, http);
+        return Buffer.from(await answer.arrayBuffer());
+    };
+    assert.deepEqual(await load(undefined, undefined, undefined), picture);
+    const small = await load(320, 240, "scale");
+    assert.equal(small.toString("latin1", 1, 4), "PNG");
+    const [width, height] = [small.readUInt32BE(16), small.readUInt32BE(20)];
+    assert.ok(240 < width && width < 400 && height < width, `the thumbnail has ${width} x ${height}`);
+}
+
 async function meet() {
     const accounts = { carmen: await register("carmen"), dan: await register("dan") };
     const [carmen, dan] = [await start(accounts.carmen), await start(accounts.dan)];
@@ -59,25 +90,10 @@ async function meet() {
         "m.relates_to": { rel_type: "m.annotation", event_id: heard.getId(), key: "🔥" },
     });
 
-    let typing = false;
-    dan.on(sdk.RoomMemberEvent.Typing, (_, member) => (typing ||= member.typing && member.userId === carmen.getUserId()));
-    await carmen.sendTyping(room, true, 5000);
-    await until(() => typing, "typing");
-
-    const picture = Buffer.from(
-        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==",
-        "base64",
-    );
-    const { content_uri: uri } = await carmen.uploadContent(picture, { type: "image/png", name: "dot.png" });
-    await carmen.sendMessage(room, { msgtype: "m.image", body: "dot.png", url: uri });
-    const shown = await until(hears(dan, room, "dot.png"), "the picture");
-    const http = dan.mxcUrlToHttp(shown.getContent().url, undefined, undefined, undefined, false, true, true);
-    const answer = await fetch(http, { headers: { Authorization: `Bearer ${dan.getAccessToken()}` } });
-    assert.equal(answer.status, 200);
-    assert.deepEqual(Buffer.from(await answer.arrayBuffer()), picture);
-
-    const said = ["Salut!", "dot.png"];
-    writeFileSync(stateFile, JSON.stringify({ accounts, room, said }));
+    await seeTyping(carmen, dan, room);
+    const pictures = [await sharePicture(carmen, dan, room, "fire0.png")];
+    const said = ["Salut!", "fire0.png"];
+    writeFileSync(stateFile, JSON.stringify({ accounts, room, said, pictures }));
     carmen.stopClient();
     dan.stopClient();
 }
@@ -92,7 +108,11 @@ async function again() {
     const text = `again ${state.said.length}`;
     await carmen.sendTextMessage(state.room, text);
     await until(hears(dan, state.room, text), text);
-    state.said.push(text);
+    for (const uri of state.pictures) await pictureIsThere(dan, uri);
+    const name = `fire${state.pictures.length}.png`;
+    state.pictures.push(await sharePicture(carmen, dan, state.room, name));
+    await seeTyping(carmen, dan, state.room);
+    state.said.push(text, name);
     writeFileSync(stateFile, JSON.stringify(state));
     carmen.stopClient();
     dan.stopClient();
