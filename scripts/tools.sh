@@ -1,12 +1,42 @@
 #!/usr/bin/env bash
-# Installs what the build misses, or says what to install.
+# Installs what the build and the tests miss, or says what to install: tools.sh [libclang|python|node]...
+# On Debian, as root, packages are installed; everywhere else one line tells what is missing.
 set -eu
-if ! ldconfig -p | grep -q 'libclang[-.]' && ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+
+install() { # what it is for, Debian's package, a remedy elsewhere
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+        echo "tools: installing $2"
         apt-get update -qq
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq libclang-dev >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$2" >/dev/null
     else
-        echo "vatra needs libclang to build RocksDB's bindings: install libclang-dev (Debian) or clang-devel (Fedora)." >&2
+        echo "vatra needs $1: install $2 (Debian) or $3." >&2
         exit 1
     fi
-fi
+}
+
+libclang() {
+    if ! ldconfig -p | grep -q 'libclang[-.]' && ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+        install "libclang to build RocksDB's bindings" libclang-dev "clang-devel (Fedora)"
+    fi
+}
+
+# With its module venv, which Debian packs apart.
+python() {
+    if ! python3 -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        install "Python 3.11 or newer, with venv, for the checks and the clients" python3-venv "python3 (elsewhere)"
+    fi
+}
+
+node() {
+    if ! [ "$(command node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 20 ] || ! command -v npm >/dev/null; then
+        echo "vatra's client tests need Node.js 20 or newer with npm; Debian 12 has an older one. \`make check unit\` works without." >&2
+        exit 1
+    fi
+}
+
+for tool in "${@:-libclang}"; do
+    case "$tool" in
+        libclang | python | node) "$tool" ;;
+        *) echo "tools: unknown tool $tool" >&2 && exit 2 ;;
+    esac
+done
