@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use vatra::{
     config::Config,
-    operate::{self, Command, backup},
+    operate::{self, Command, backup, health},
     server,
 };
 
@@ -46,6 +46,8 @@ enum Operation {
         #[arg(long)]
         repair: bool,
     },
+    /// Asks the running server whether it takes writes; fails if it does not, or does not answer.
+    Health,
 }
 
 #[derive(Subcommand)]
@@ -126,6 +128,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
 async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, String> {
     let command = match operation {
         Operation::Restore { folder } => return backup::restore(&config, &folder).await,
+        Operation::Health => return health::health(config.client.listen).await,
         Operation::Backup { folder } => {
             // The server that runs may stand in another folder.
             let folder = std::path::absolute(&folder)

@@ -6,6 +6,7 @@
 
 pub mod backup;
 pub mod control;
+pub mod health;
 
 use std::path::PathBuf;
 

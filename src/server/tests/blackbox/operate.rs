@@ -21,6 +21,7 @@ async fn vatra(config: &Config, arguments: &[&str], input: &str) -> (bool, Strin
         .args(arguments)
         .env("VATRA__DATA_DIR", &config.data_dir)
         .env("VATRA__MEDIA_DIR", &config.media_dir)
+        .env("VATRA__CLIENT__LISTEN", config.client.listen.to_string())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -159,4 +160,26 @@ async fn a_damaged_backup_is_refused() {
         "{error}"
     );
     assert!(!moved.data_dir.join("store").exists());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_is_told_of_a_server_that_runs_and_of_one_that_does_not() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let mut config = server.config().clone();
+    config.client.listen = server.running().client;
+    let printed = does(&config, &["health"], "").await;
+    assert!(printed.contains("\"ready\":true"), "{printed}");
+    server.stop().await;
+    let (success, printed) = vatra(&config, &["health"], "").await;
+    assert!(!success && printed.contains("no answer"), "{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_settings_of_the_container_image_are_settings_that_vatra_knows() {
+    let server = Server::start(Engine::Memory).await;
+    let mut config = server.config().clone();
+    config.client.listen = server.running().client;
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/container.toml");
+    let printed = does(&config, &["--config", file, "health"], "").await;
+    assert!(printed.contains("\"ready\":true"), "{printed}");
 }
