@@ -175,11 +175,21 @@ async fn health_is_told_of_a_server_that_runs_and_of_one_that_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_settings_of_the_container_image_are_settings_that_vatra_knows() {
+async fn the_settings_of_the_image_and_of_the_operators_guide_are_known_to_vatra() {
     let server = Server::start(Engine::Memory).await;
     let mut config = server.config().clone();
     config.client.listen = server.running().client;
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../config/container.toml");
-    let printed = does(&config, &["--config", file, "health"], "").await;
-    assert!(printed.contains("\"ready\":true"), "{printed}");
+    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let guide = std::fs::read_to_string(format!("{root}/docs/operators.md")).unwrap();
+    let example = guide.split("```toml\n").nth(1).unwrap();
+    let example = example.split("```").next().unwrap();
+    let shown = server.folder().join("guide.toml");
+    std::fs::write(&shown, example).unwrap();
+    for file in [
+        &format!("{root}/config/container.toml"),
+        shown.to_str().unwrap(),
+    ] {
+        let printed = does(&config, &["--config", file, "health"], "").await;
+        assert!(printed.contains("\"ready\":true"), "{file}: {printed}");
+    }
 }
