@@ -14,8 +14,9 @@ install() { # what it is for, Debian's package, a remedy elsewhere
     fi
 }
 
+# libclang-cpp, which other packages bring along, is another library and does not do.
 libclang() {
-    if ! ldconfig -p | grep -q 'libclang[-.]' && ! ls /usr/lib/llvm-*/lib/libclang*.so* >/dev/null 2>&1; then
+    if ! ldconfig -p | grep -Eq 'libclang(-[0-9.]+)?\.so' && ! compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null; then
         install "libclang to build RocksDB's bindings" libclang-dev "clang-devel (Fedora)"
     fi
 }
