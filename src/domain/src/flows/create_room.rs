@@ -44,14 +44,26 @@ struct Plan {
     alias: Option<String>,
 }
 
-/// Makes a room. Answers when all of it is durable.
+/// Whether rooms of a version can be made here.
+pub fn is_known(version: &RoomVersionId) -> bool {
+    (1..=12).any(|known: u8| version.as_str() == known.to_string())
+}
+
+/// Makes a room, of version `default` if the request asks for none. Answers when all of it is durable.
 pub async fn create_room(
     users: &Users,
     rooms: &Rooms,
     requester: &Requester,
-    request: Request,
+    mut request: Request,
+    default: &RoomVersionId,
 ) -> Result<OwnedRoomId, FlowError> {
-    let plan = plan(users, requester, &request)?;
+    let version = request.room_version.take();
+    let plan = plan(
+        users,
+        requester,
+        &request,
+        version.as_ref().unwrap_or(default),
+    )?;
     if let Some(alias) = &plan.alias
         && rooms
             .store()
@@ -111,7 +123,12 @@ pub async fn create_room(
 }
 
 /// Reads the request.
-fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan, FlowError> {
+fn plan(
+    users: &Users,
+    requester: &Requester,
+    request: &Request,
+    version: &RoomVersionId,
+) -> Result<Plan, FlowError> {
     let bad = |message: &str| FlowError::BadRequest(message.to_owned());
     if !request.invite_3pid.is_empty() {
         return Err(bad(
@@ -126,11 +143,9 @@ fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan,
         // An invite that nobody delivers would look as if it had been.
         return Err(bad("this server cannot invite users of other servers yet"));
     }
-    let version = request.room_version.clone().unwrap_or(RoomVersionId::V12);
-    let known = (1..=12).any(|known: u8| version.as_str() == known.to_string());
     let rules = version
         .rules()
-        .filter(|_| known)
+        .filter(|_| is_known(version))
         .ok_or(RoomError::UnsupportedVersion)?;
     let preset = request.preset.clone().unwrap_or(match request.visibility {
         Visibility::Public => RoomPreset::PublicChat,
@@ -198,7 +213,7 @@ fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan,
         None => None,
     };
     Ok(Plan {
-        version,
+        version: version.clone(),
         rules,
         preset,
         create,

@@ -3,7 +3,8 @@
 //! - A [`SyncToken`] `s<epoch>_<position>` is a position of the log: /sync's `since` and `next_batch`. It stays valid across
 //!   restarts. The epoch changes when a backup is restored; a token of another epoch or of the future is *foreign*, and
 //!   /sync answers it with a fresh sync, never with silence.
-//! - An [`OrderToken`] `t<order>` is a place in a room's order, between two events: /messages and `prev_batch`.
+//! - An [`OrderToken`] `t<order>` is a place in a room's order, between two events: /messages.
+//! - A [`BatchToken`] is such a place and the moment it was given: `prev_batch`.
 
 use std::{fmt, str::FromStr};
 
@@ -72,9 +73,39 @@ impl FromStr for OrderToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        Ok(Self(RoomOrder(number(
-            text.strip_prefix('t').ok_or(BadToken)?,
-        )?)))
+        if text.contains('_') {
+            return text.parse().map(|BatchToken { place, .. }| place);
+        }
+        let order = text.strip_prefix('t').ok_or(BadToken)?;
+        Ok(Self(RoomOrder(number(order)?)))
+    }
+}
+
+/// A place in a room's order as a /sync of some moment gave it: `t<order>_<position>`. Where a place is asked for it is an
+/// [`OrderToken`]; `/members?at=` asks for the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchToken {
+    /// The place.
+    pub place: OrderToken,
+    /// How far the /sync that gave it had read.
+    pub position: Position,
+}
+
+impl fmt::Display for BatchToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}_{}", self.place, self.position.0)
+    }
+}
+
+impl FromStr for BatchToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let (place, position) = text.split_once('_').ok_or(BadToken)?;
+        Ok(Self {
+            place: place.parse()?,
+            position: Position(number(position)?),
+        })
     }
 }
 
@@ -100,6 +131,13 @@ mod tests {
         assert_eq!(token.to_string().parse(), Ok(token));
         let token = OrderToken::after(RoomOrder::FIRST);
         assert_eq!(token.to_string().parse(), Ok(token));
+        let batch = BatchToken {
+            place: token,
+            position: Position(77),
+        };
+        assert_eq!(batch.to_string().parse(), Ok(batch));
+        assert_eq!(batch.to_string().parse(), Ok(token));
+        assert_eq!(token.to_string().parse::<BatchToken>(), Err(BadToken));
     }
 
     #[test]
@@ -114,6 +152,9 @@ mod tests {
             "s1_2x",
             "t",
             "t-1",
+            "t1_",
+            "t_1",
+            "t1_1_1",
             "77",
             "s1_99999999999999999999999",
         ] {

@@ -3,6 +3,7 @@
 use std::{fmt::Display, net::SocketAddr, path::Path};
 
 use ruma::ServerName;
+use vatra_domain::flows::create_room;
 
 use super::Config;
 
@@ -54,6 +55,12 @@ impl Config {
             return refuse(
                 "federation.tls_key",
                 "set both federation.tls_cert and federation.tls_key, or neither",
+            );
+        }
+        if !create_room::is_known(&self.rooms.default_version) {
+            return refuse(
+                "rooms.default_version",
+                "write a room version from \"1\" to \"12\"; \"12\" is the newest",
             );
         }
         if !self.metrics.listen.is_empty() && self.metrics.listen.parse::<SocketAddr>().is_err() {

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::ConfigError;
@@ -31,6 +32,8 @@ pub struct Config {
     pub federation: Federation,
     /// Who may register.
     pub registration: Registration,
+    /// How rooms are made.
+    pub rooms: Rooms,
     /// Limits on requests.
     pub rate_limits: RateLimits,
     /// Online, away, offline.
@@ -85,6 +88,14 @@ pub struct Registration {
     pub token: String,
     /// Allows open registration without a token on an address that is not loopback.
     pub allow_open_on_public_address: bool,
+}
+
+/// How rooms are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rooms {
+    /// The version of rooms whose makers ask for none.
+    pub default_version: RoomVersionId,
 }
 
 /// Limits on requests.
@@ -174,6 +185,9 @@ impl Default for Config {
             registration: Registration::default(),
             rate_limits: RateLimits { enabled: true },
             presence: Presence { enabled: true },
+            rooms: Rooms {
+                default_version: RoomVersionId::V12,
+            },
             storage: Storage {
                 durability: Durability::Synced,
                 memory_budget_bytes: 256 << 20,
@@ -224,7 +238,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Storage => storage, Media => media, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Metrics => metrics, Log => log);
 
 impl Config {
     /// Reads the settings: defaults (those of [`Config::try_it`] without a file), then `file`, then the environment.
@@ -320,6 +334,14 @@ mod tests {
         );
         read(&format!("{open}allow_open_on_public_address = true")).unwrap();
         read(&format!("{open}token = \"secret\"")).unwrap();
+    }
+
+    #[test]
+    fn a_default_room_version_that_nobody_knows_is_refused() {
+        let error = read("[rooms]\ndefault_version = \"13\"").unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("rooms.default_version"), "{error}");
+        read("[rooms]\ndefault_version = \"10\"").unwrap();
     }
 
     #[test]

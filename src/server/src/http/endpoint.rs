@@ -460,6 +460,10 @@ pub(crate) async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, 
 
 /// Every body of the API that is held is a JSON object, also where a type would take any JSON.
 fn must_be_object(body: &[u8]) -> Result<(), Error> {
+    // A reader that skips what it does not know would let it pass.
+    if let Err(error) = std::str::from_utf8(body) {
+        return Err(Error::not_json(&format!("the body is not UTF-8: {error}")));
+    }
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
         None | Some(b'{') => Ok(()),

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod chat;
+mod coming_and_going;
 mod directory;
 mod ephemeral;
 mod harness;

@@ -11,6 +11,7 @@ use super::{
         request::{StateField, SyncRequest},
         response::{Events, JoinedRoom, LeftRoom, State, Timeline},
         room::{Ask, Window},
+        token::BatchToken,
     },
     Providers, Span,
     summary::summary,
@@ -131,7 +132,10 @@ impl Providers {
         let state = Events {
             events: serve::events(reader, viewer, room, &window.state, &form).await?,
         };
-        let prev_batch = window.prev_batch.map(|token| token.to_string());
+        let prev_batch = window.prev_batch.map(|place| {
+            let position = reader.watermark();
+            BatchToken { place, position }.to_string()
+        });
         let timeline = Timeline {
             events,
             limited: window.limited,

@@ -107,7 +107,9 @@ impl Providers {
                         }
                         None => request.filter.room.include_leave,
                     };
-                    if !asked || row.forgotten {
+                    // The other devices of one who forgets a room at once still learn that it was left.
+                    let news = span.since.is_some_and(|since| row.position > since);
+                    if !asked || row.forgotten && !news {
                         continue;
                     }
                     let Some(room) = self.wanted(reader, *sid, request).await? else {

@@ -116,7 +116,9 @@ impl Page<'_> {
                 }
             }
             if done {
-                return Ok((page, None));
+                // Whoever asks on from there is told that there is no more; many clients expect a token with every page
+                // that has read something.
+                return Ok((page, (scanned > 0).then_some(at)));
             }
             if scanned >= SCANNED {
                 return Ok((page, Some(at)));
@@ -156,7 +158,9 @@ impl Page<'_> {
                 }
             }
             if done {
-                return Ok((page, None));
+                // Whoever asks on from there is told that there is no more; many clients expect a token with every page
+                // that has read something.
+                return Ok((page, (scanned > 0).then_some(at)));
             }
             if scanned >= SCANNED {
                 return Ok((page, Some(at)));

@@ -19,11 +19,11 @@ mod session;
 mod sync;
 
 use ruma::api::client::{
-    account as ruma_account, context as ruma_context, knock as ruma_knock,
-    membership as ruma_membership, message as ruma_message, presence as ruma_presence,
-    profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
-    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state,
-    sync as ruma_sync, typing as ruma_typing,
+    account as ruma_account, context as ruma_context, discovery as ruma_discovery,
+    knock as ruma_knock, membership as ruma_membership, message as ruma_message,
+    presence as ruma_presence, profile as ruma_profile, read_marker as ruma_marker,
+    receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
+    session as ruma_session, state as ruma_state, sync as ruma_sync, typing as ruma_typing,
 };
 
 use super::endpoint::Routes;
@@ -35,7 +35,7 @@ pub(crate) fn routes() -> Routes {
         .add(discovery::well_known_client)
         .add(discovery::well_known_support)
         .add(discovery::well_known_server)
-        .add(discovery::capabilities)
+        .json::<ruma_discovery::get_capabilities::v3::Request, _, _, _>(discovery::capabilities)
         .add(session::flows)
         .json::<ruma_session::login::v3::Request, _, _, _>(session::login)
         .add(session::refresh)

@@ -39,7 +39,8 @@ pub(super) async fn create(
     request: create_room_request::Request,
 ) -> Result<create_room_request::Response, Error> {
     app.rates.join(caller.user.as_str())?;
-    let room_id = create_room(&app.users, &app.rooms, &caller, request).await?;
+    let version = &app.config.rooms.default_version;
+    let room_id = create_room(&app.users, &app.rooms, &caller, request, version).await?;
     Ok(create_room_request::Response { room_id })
 }
 
