@@ -13,6 +13,7 @@ both_engines!(
     who_joins_adds_to_the_member_event_but_not_what_the_rules_say_there,
     a_room_forgotten_at_once_is_still_told_to_other_devices_as_left,
     members_are_those_of_the_moment_that_sync_spoke_of,
+    who_joins_anew_is_told_that_the_timeline_does_not_follow_on,
     joined_members_have_both_keys,
     the_password_of_another_confirms_nothing,
     text_that_is_not_utf8_is_no_json_wherever_it_stands,
@@ -83,6 +84,20 @@ async fn members_are_those_of_the_moment_that_sync_spoke_of(server: Server) {
     assert_eq!(older["chunk"], json!([]));
     let junk = alice.request(Method::GET, &at("t1_x"));
     refused(junk, 400, "M_INVALID_PARAM").await;
+}
+
+async fn who_joins_anew_is_told_that_the_timeline_does_not_follow_on(server: Server) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let since = bob.sync(None).await["next_batch"].clone();
+    bob.join(&room).await;
+    let news = bob.sync(since.as_str()).await;
+    let timeline = &news["rooms"]["join"][&room]["timeline"];
+    assert_eq!(timeline["limited"], true, "{timeline}");
+    alice.send(&room, "hello").await;
+    let news = bob.sync(news["next_batch"].as_str()).await;
+    let timeline = &news["rooms"]["join"][&room]["timeline"];
+    assert_ne!(timeline["limited"], true, "{timeline}");
 }
 
 async fn joined_members_have_both_keys(server: Server) {

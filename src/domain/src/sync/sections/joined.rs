@@ -39,9 +39,11 @@ impl Providers {
         // Who joins after `since` knows nothing of the room, though the timeline may go back before the join.
         let newly = span.is_new(row.position);
         let since = if newly { None } else { span.since };
-        let window = ask(reader, viewer, request)
+        let mut window = ask(reader, viewer, request)
             .window(room, since, span.upto, span.full_state)
             .await?;
+        // A client that was in the room before may hold older events: what it is given now does not follow on them.
+        window.limited |= newly && span.since.is_some();
         let members_changed = newly
             || span.full_state
             || window
