@@ -6,6 +6,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
+//! | 1 | [`remote`] |
 //! | 2 | [`users`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`media`] |
@@ -18,6 +19,7 @@ pub mod ids;
 pub mod media;
 pub mod push;
 pub mod random;
+pub mod remote;
 pub mod rooms;
 pub mod schema;
 pub mod sync;

@@ -2,7 +2,7 @@
 //!
 //! A map is a keyspace, a number that is the first byte of its keys, and the types of key and value.
 //! Its doc comment says what a row is, who writes it (the *owner*) and about how large it is. Numbers are
-//! never reused: 1..=63 rooms, 64..=95 users, 96..=111 media, 112..=127 followers.
+//! never reused: 1..=63 rooms and servers, 64..=95 users, 96..=109 media, 110..=111 servers, 112..=127 followers.
 //!
 //! To add a map: declare it here, put its row type in the owner's file beside this page, and if old stores
 //! need rows for it, add a migration to [`migrations`].
@@ -11,12 +11,14 @@ use vatra_store::{Keyspace, Map, Migration, Position};
 
 mod ids;
 mod media;
+mod remote;
 mod rooms;
 mod users;
 
 pub use self::{
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
+    remote::{BackoffRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
         AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow,
         NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange, StateRoot, Status,
@@ -190,3 +192,14 @@ pub const THUMBNAILS: Map<ThumbnailKey, ThumbnailRow> = Map::new(Keyspace::Index
 /// Media ids that wait for their content: (user, expiry, media id). 90 bytes a row, ten a user at most.
 pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
     Map::new(Keyspace::Index, 100, "pending_media");
+
+// ---------------------------------------------------------------- other servers (owner: remote)
+
+/// What a server has last published of its keys, by its name. 600 bytes a row.
+pub const KEY_DOCUMENTS: Map<String, KeyDocumentRow> =
+    Map::new(Keyspace::Index, 34, "key_documents");
+/// Servers that do not answer, by name. 120 bytes a row.
+pub const BACKOFFS: Map<String, BackoffRow> = Map::new(Keyspace::Index, 110, "backoffs");
+/// Signing keys: (server name, key id). Of this server too, so that a key it no longer uses still verifies. 100 bytes a row.
+pub const SERVER_KEYS: Map<(String, String), ServerKeyRow> =
+    Map::new(Keyspace::Index, 111, "server_keys");

@@ -1,0 +1,2 @@
+//! Servers in memory, and what they must not believe of each other.
+#![allow(clippy::unwrap_used, clippy::panic)]
