@@ -25,8 +25,8 @@ use http::{Request, Response, StatusCode};
 use ruma::{
     OwnedServerName, ServerName,
     api::{
-        EndpointError, IncomingResponse, IncomingResponseExt, MatrixVersion, OutgoingBody,
-        OutgoingRequest, SupportedVersions,
+        EndpointError, IncomingResponseExt, MatrixVersion, OutgoingBody, OutgoingRequest,
+        SupportedVersions,
         auth_scheme::NoAuthentication,
         error::{Error as MatrixError, IntoHttpError},
         federation::authentication::{ServerSignatures, XMatrix},
@@ -272,7 +272,7 @@ impl Remote {
 
     async fn check(&self, destination: &ServerName, bounds: Bounds) -> Result<(), RemoteError> {
         if destination == self.server_name() {
-            return Err(RemoteError::Ourselves(destination.into()));
+            return Err(RemoteError::Ourselves(destination.to_owned()));
         }
         match self.inner.backoffs.until(destination).await {
             Some(retry_at) if !bounds.urgent => Err(RemoteError::BackingOff { retry_at }),

@@ -198,6 +198,9 @@ pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
 /// What a server has last published of its keys, by its name. 600 bytes a row.
 pub const KEY_DOCUMENTS: Map<String, KeyDocumentRow> =
     Map::new(Keyspace::Index, 34, "key_documents");
+/// OpenID tokens: (expiry in milliseconds since the Unix epoch, SHA-256 of the token). 45 bytes a row, kept an hour.
+pub const OPENID_TOKENS: Map<(u64, [u8; 32]), UserSid> =
+    Map::new(Keyspace::Index, 35, "openid_tokens");
 /// Servers that do not answer, by name. 120 bytes a row.
 pub const BACKOFFS: Map<String, BackoffRow> = Map::new(Keyspace::Index, 110, "backoffs");
 /// Signing keys: (server name, key id). Of this server too, so that a key it no longer uses still verifies. 100 bytes a row.

@@ -191,7 +191,7 @@ impl Keys {
         }
         let made = match object.get("origin_server_ts") {
             Some(CanonicalJsonValue::Integer(made)) => {
-                ruma::UInt::try_from(*made).unwrap_or_default()
+                ruma::UInt::try_from(i64::from(*made)).unwrap_or_default()
             }
             _ => return Err(KeyError::Malformed("it has no origin_server_ts".to_owned())),
         };
