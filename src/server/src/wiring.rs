@@ -12,6 +12,7 @@ use vatra_domain::{
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
+    remote::{self, Keys, Remote, Transport},
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, unread::Unreads},
     schema,
     sync::{Providers, Syncs, Waiters},
@@ -22,6 +23,7 @@ use vatra_store::{Engine, Options, Store};
 use crate::{
     config::{Config, Durability},
     http::{counts::Counts, limits::Rates},
+    outbound,
 };
 
 /// Bounds on what a request may cost.
@@ -29,6 +31,8 @@ use crate::{
 pub struct Limits {
     /// The largest body that is not an upload, in bytes.
     pub request_bytes: usize,
+    /// The largest body of another server's request, in bytes: a transaction of fifty large events and a hundred EDUs.
+    pub federation_bytes: usize,
 }
 
 /// The built parts. Cheap to clone; handlers get one.
@@ -43,8 +47,14 @@ pub struct Parts {
     pub config: Config,
     /// This server's name.
     pub server_name: OwnedServerName,
+    /// The time.
+    pub clock: SharedClock,
     /// The store.
     pub store: Store,
+    /// Asks other servers.
+    pub remote: Remote,
+    /// The keys of other servers, and this one's.
+    pub keys: Keys,
     /// Accounts.
     pub users: Users,
     /// Rooms.
@@ -90,6 +100,12 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
+    /// This server's keys cannot be read or stored.
+    #[error("this server's keys: {0}")]
+    Keys(#[from] remote::keys::CommitOrRead),
+    /// The network cannot be used as the settings say.
+    #[error("federation.trusted_ca: {0}")]
+    Network(String),
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
@@ -115,6 +131,23 @@ impl App {
         let store = Store::open(engine, options, schema::migrations()).await?;
         let signer = Arc::new(signing_key(&config.data_dir, server_name.clone(), &*random).await?);
 
+        let remote = Remote::new(remote::Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            signer: signer.clone(),
+            transport: network(&config, &clock, &random)?,
+        });
+        let notaries = config.federation.trusted_key_servers.iter();
+        let keys = Keys::open(remote::keys::Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            signer: signer.clone(),
+            remote: remote.clone(),
+            notaries: notaries.map(ServerName::parse).collect::<Result<_, _>>()?,
+        })
+        .await?;
+
         let ids = Ids::new(store.clone(), 50_000);
         // The engine's caches have half of the budget; events and state share a quarter.
         let quarter = config.storage.memory_budget_bytes / 4;
@@ -138,7 +171,7 @@ impl App {
         };
         let media = Media::new(store.clone(), blobs, clock.clone(), random, settings);
 
-        let ephemeral = Ephemeral::new(store.clone(), clock, config.presence.enabled);
+        let ephemeral = Ephemeral::new(store.clone(), clock.clone(), config.presence.enabled);
         let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let waiters = Waiters::new(rooms.clone());
         tasks.spawn(waiters.clone().run(store.wakes(), soft_stop.clone()));
@@ -159,11 +192,15 @@ impl App {
         let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
             request_bytes: config.client.max_request_bytes,
+            federation_bytes: 12 << 20,
         };
         let parts = Parts {
             config,
             server_name,
+            clock,
             store,
+            remote,
+            keys,
             users,
             rooms,
             ephemeral,
@@ -188,6 +225,32 @@ impl App {
         self.tasks.wait().await;
         self.store.close().await;
     }
+}
+
+/// The network as the settings say; none if this server does not speak with others.
+fn network(
+    config: &Config,
+    clock: &SharedClock,
+    random: &SharedRandom,
+) -> Result<Arc<dyn Transport>, BuildError> {
+    let settings = &config.federation;
+    if !settings.enabled {
+        return Ok(Arc::new(outbound::Closed));
+    }
+    let allowed = settings.allowed_networks.iter();
+    let policy = outbound::policy::Policy {
+        allow_loopback: settings.allow_loopback,
+        // What is no network was refused when the settings were read.
+        allowed: allowed.filter_map(|network| network.parse().ok()).collect(),
+    };
+    let trusted = Some(settings.trusted_ca.as_path()).filter(|file| !file.as_os_str().is_empty());
+    let dns = Arc::new(outbound::dns::SystemDns::new());
+    let dialer = outbound::dial::Dialer::new(dns, policy, trusted).map_err(BuildError::Network)?;
+    Ok(Arc::new(outbound::Outbound::new(
+        dialer,
+        clock.clone(),
+        random.clone(),
+    )))
 }
 
 /// Reads the signing key, or makes one at the first start (mode 0600).

@@ -79,7 +79,7 @@ impl Backoffs {
         stored: bool,
     ) {
         let before = self.of(server).await;
-        if before.as_ref().is_some_and(|row| row.failed_at > started) {
+        if before.as_ref().is_some_and(|row| row.failed_at >= started) {
             return;
         }
         let failures = before.map_or(0, |row| row.failures).saturating_add(1);

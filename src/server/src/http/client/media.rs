@@ -159,7 +159,7 @@ async fn thumbnail(
 
 /// The thumbnail that the parameters ask for. Without a method it is scaled. Animation is a preference that the spec
 /// lets a server not meet: thumbnails here stand still.
-pub(super) fn wanted(
+pub(crate) fn wanted(
     width: ruma::UInt,
     height: ruma::UInt,
     method: Option<&RumaMethod>,
