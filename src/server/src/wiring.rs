@@ -4,11 +4,21 @@
 
 use std::{path::Path, sync::Arc};
 
-use ruma::{OwnedServerName, ServerName};
+use async_trait::async_trait;
+use ruma::{OwnedServerName, RoomId, ServerName};
+use serde_json::value::RawValue as RawJsonValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
     clock::{SharedClock, SystemClock},
     event::signer::Signer,
+    federation::{
+        edus::Edus,
+        transaction::{Receive, Received, Transactions},
+    },
+    followers::{
+        self,
+        federation_sender::{self, FederationSender},
+    },
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
@@ -67,6 +77,12 @@ pub struct Parts {
     pub waiters: Waiters,
     /// Pictures and files.
     pub media: Media,
+    /// Takes what other servers tell.
+    pub transactions: Transactions,
+    /// Tells other servers what happens here.
+    pub sender: FederationSender,
+    /// How the followers of the log are doing.
+    pub followers: Vec<Arc<followers::Status>>,
     /// Bounds.
     pub limits: Limits,
     /// Limits on requests.
@@ -169,7 +185,14 @@ impl App {
             max_upload_bytes: config.media.max_upload_bytes,
             ..MediaSettings::new(server_name.clone())
         };
-        let media = Media::new(store.clone(), blobs, clock.clone(), random, settings);
+        let media = Media::new(
+            store.clone(),
+            blobs,
+            clock.clone(),
+            random,
+            settings,
+            Some(remote.clone()),
+        );
 
         let ephemeral = Ephemeral::new(store.clone(), clock.clone(), config.presence.enabled);
         let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -187,6 +210,29 @@ impl App {
             ephemeral: ephemeral.clone(),
             unreads: Unreads::new(100_000),
         };
+        let sender = FederationSender::new(federation_sender::Parts {
+            rooms: rooms.clone(),
+            remote: remote.clone(),
+            ephemeral: ephemeral.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            shutdown: soft_stop.clone(),
+        });
+        let edus = Edus::new(rooms.clone(), ephemeral.clone(), Vec::new());
+        let transactions = Transactions::new(store.clone(), clock.clone(), edus, Arc::new(NoRooms));
+        let mut followers = Vec::new();
+        if config.federation.enabled {
+            let status = followers::Status::new("federation_sender");
+            followers.push(status.clone());
+            let follower = Arc::new(sender.clone());
+            tasks.spawn(followers::run(
+                follower,
+                store.clone(),
+                status,
+                soft_stop.clone(),
+            ));
+            tasks.spawn(sender.clone().run());
+        }
         let syncs = Syncs::new(rooms.clone(), waiters.clone(), providers, soft_stop.clone());
 
         let rates = Rates::new(config.rate_limits.enabled);
@@ -207,6 +253,9 @@ impl App {
             syncs,
             waiters,
             media,
+            transactions,
+            sender,
+            followers,
             limits,
             rates,
             counts: Counts::default(),
@@ -224,6 +273,21 @@ impl App {
         self.tasks.close();
         self.tasks.wait().await;
         self.store.close().await;
+    }
+}
+
+/// This server shares no room with others yet: there is none that they could tell of.
+struct NoRooms;
+
+#[async_trait]
+impl Receive for NoRooms {
+    async fn receive(
+        &self,
+        _: &ServerName,
+        _: &RoomId,
+        _: Vec<Box<RawJsonValue>>,
+    ) -> Vec<Received> {
+        Vec::new()
     }
 }
 

@@ -181,7 +181,8 @@ impl Remote {
         let started = self.inner.clock.now();
         let sent = self.inner.transport.send(destination, request);
         let outcome = in_time(bounds.timeout, sent).await;
-        self.judge(destination, started, true, &outcome).await;
+        self.judge(destination, started, true, verdict(&outcome))
+            .await;
         let (head, body) = outcome?.into_parts();
         if head.status.is_success() {
             return Ok(Response::from_parts(head, body));
@@ -296,38 +297,43 @@ impl Remote {
             Ok(Response::from_parts(head, body))
         });
         let outcome = exchanged.await;
-        self.judge(destination, started, stored, &outcome).await;
+        self.judge(destination, started, stored, verdict(&outcome))
+            .await;
         Ok(outcome?)
     }
 
     /// Keeps the books: who answers is well, who does not is left alone.
-    async fn judge<B>(
+    async fn judge(
         &self,
         destination: &ServerName,
         started: Millis,
         stored: bool,
-        outcome: &Result<Response<B>, TransportError>,
+        verdict: Option<(String, Option<Millis>)>,
     ) {
         let backoffs = &self.inner.backoffs;
-        match outcome {
-            Ok(response) if is_ill(response.status()) => {
-                let reason = format!("it answered {}", response.status());
-                let wait = retry_after(response);
-                backoffs
-                    .failed(destination, started, &reason, wait, stored)
-                    .await;
-            }
-            // That the answer is too large for the caller is not the server's failure.
-            Ok(_) | Err(TransportError::TooLarge(_)) => {
+        match verdict {
+            None => {
                 backoffs.ended(destination).await;
             }
-            Err(error) => {
-                let reason = error.to_string();
+            Some((reason, least_wait)) => {
                 backoffs
-                    .failed(destination, started, &reason, None, stored)
+                    .failed(destination, started, &reason, least_wait, stored)
                     .await;
             }
         }
+    }
+}
+
+/// What is wrong with a server that answers like this, and how long it wants to be left alone.
+fn verdict<B>(outcome: &Result<Response<B>, TransportError>) -> Option<(String, Option<Millis>)> {
+    match outcome {
+        Ok(response) if is_ill(response.status()) => {
+            let reason = format!("it answered {}", response.status());
+            Some((reason, retry_after(response)))
+        }
+        // That the answer is too large for the caller is not the server's failure.
+        Ok(_) | Err(TransportError::TooLarge(_)) => None,
+        Err(error) => Some((error.to_string(), None)),
     }
 }
 

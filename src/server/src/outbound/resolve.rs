@@ -179,8 +179,9 @@ mod tests {
             Host::Address(address) => address.to_string(),
             Host::Name(name) => name.clone(),
         };
-        let targets: Vec<_> = place.targets.iter();
-        let targets: Vec<_> = targets
+        let targets: Vec<_> = place
+            .targets
+            .iter()
             .map(|(host, port)| format!("{} {port}", text(host)))
             .collect();
         format!(

@@ -56,7 +56,12 @@ async fn download(
     check(&app)?;
     let found = app
         .media
-        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &request.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            false,
+        )
         .await?;
     Ok(file(found, None, Cache::Public))
 }
@@ -70,7 +75,12 @@ async fn download_as(
     check(&app)?;
     let found = app
         .media
-        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &request.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            false,
+        )
         .await?;
     Ok(file(found, Some(request.filename), Cache::Public))
 }
@@ -90,6 +100,7 @@ async fn thumbnail(
             &request.media_id,
             wanted,
             request.timeout_ms,
+            false,
         )
         .await?;
     Ok(picture(found, Cache::Public))

@@ -32,7 +32,12 @@ pub(super) fn routes(routes: Routes) -> Routes {
 async fn download(app: App, _: Origin, request: get_content::Request) -> Result<Response, Error> {
     let found = app
         .media
-        .open(&app.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &app.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            false,
+        )
         .await?;
     let disposition =
         ContentDisposition::new(ContentDispositionType::Attachment).with_filename(found.filename);
@@ -57,6 +62,7 @@ async fn thumbnail(
             &request.media_id,
             wanted,
             request.timeout_ms,
+            false,
         )
         .await?;
     let disposition = ContentDisposition::new(ContentDispositionType::Inline);

@@ -8,6 +8,7 @@ mod media;
 mod openid;
 pub(crate) mod origin;
 mod query;
+mod transactions;
 
 pub(crate) use self::origin::Origin;
 use super::endpoint::Routes;
@@ -23,6 +24,7 @@ pub(crate) fn routes() -> Routes {
         .signed(query::profile)
         .signed(query::directory)
         .signed(query::public_rooms)
-        .signed(query::search_public_rooms);
+        .signed(query::search_public_rooms)
+        .signed(transactions::take);
     media::routes(routes)
 }
