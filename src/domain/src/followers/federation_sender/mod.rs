@@ -127,9 +127,8 @@ impl Follower for FederationSender {
         let own = inner.rooms.server_name();
         let mut book = inner.servers.open_book(&reader);
         for (position, row) in page {
-            let before = book.anyone(row.room).await?;
             book.turn(row.room, *position).await?;
-            if !before && !book.anyone(row.room).await? {
+            if !book.concerns_anyone(row.room, *position).await? {
                 continue;
             }
             let Some(event) = reader.event_by_sid(row.event).await? else {

@@ -104,10 +104,14 @@ struct Member {
 }
 
 impl Book<'_> {
-    /// Whether any other server is in a room.
-    pub(super) async fn anyone(&mut self, room: RoomSid) -> Result<bool, FollowError> {
+    /// Whether what happened in a room at a position is for any other server.
+    pub(super) async fn concerns_anyone(
+        &mut self,
+        room: RoomSid,
+        at: Position,
+    ) -> Result<bool, FollowError> {
         let servers = self.room(room).await?;
-        Ok(servers.values().any(|row| row.until.is_none()))
+        Ok(servers.values().any(|row| row.was_there(at)))
     }
 
     /// Enters what a position changed in a room.

@@ -222,70 +222,75 @@ impl Maker {
             timeout: Duration::from_secs(90),
             ..Bounds::default()
         };
-        let taken = DestinationRow {
-            sent: fixed.sent.max(row.sent),
-            catch_up: fixed.catch_up,
-            error: None,
-            ..row
-        };
-        match self.remote.call_within(server, request, bounds).await {
-            // The results are for the log only: an event that was refused there is not sent again.
+        let answer = self.remote.call_within(server, request, bounds).await;
+        let error = match answer {
             Ok(answer) => {
+                // For the log only: an event that was not taken there is not sent again.
                 for (event, result) in &answer.pdus {
                     if let Err(reason) = result {
                         debug!(%server, %event, reason, "an event was not taken");
                     }
                 }
-                self.taken(
+                None
+            }
+            // It was taken, if in strange words.
+            Err(RemoteError::Unreadable(_)) => None,
+            Err(RemoteError::BackingOff { retry_at }) => return Ok(Turn::Wait(retry_at)),
+            Err(error) => Some(error),
+        };
+        let Some(error) = error else {
+            let now = self.clock.now();
+            // What was fixed before a long outage says nothing of what was missed in it.
+            let after_outage = now.saturating_sub(fixed.made) > LONG_AWAY_MS;
+            let success = if after_outage { row.success } else { now };
+            return self
+                .taken(
                     server,
                     DestinationRow {
-                        success: self.clock.now(),
-                        ..taken
+                        success,
+                        error: None,
+                        ..taken(row, &fixed)
                     },
                 )
-                .await
-            }
-            Err(RemoteError::Unreadable(_)) => {
-                self.taken(
-                    server,
-                    DestinationRow {
-                        success: self.clock.now(),
-                        ..taken
-                    },
-                )
-                .await
-            }
-            Err(RemoteError::BackingOff { retry_at }) => Ok(Turn::Wait(retry_at)),
-            Err(RemoteError::Answered(refusal))
-                if refusal.status.is_client_error() && refusal.status != 429 =>
-            {
-                let refusals = fixed.refusals.saturating_add(1);
+                .await;
+        };
+        match error.refusal() {
+            Some(refusal) if refusal.status.is_client_error() && refusal.status != 429 => {
                 let reason = format!("it refuses a transaction: {refusal}");
-                if refusals >= MAX_REFUSALS {
-                    warn!(%server, txn = fixed.id, reason, "a transaction is set aside");
-                    let set_aside = taken.set_aside.saturating_add(1);
-                    let given_up = DestinationRow {
-                        set_aside,
-                        error: Some(reason),
-                        ..taken
-                    };
-                    return self.taken(server, given_up).await;
-                }
-                let mut batch = Batch::new();
-                batch.put(
-                    &schema::OUT_TRANSACTIONS,
-                    &server.to_string(),
-                    &OutTransactionRow { refusals, ..fixed },
-                );
-                self.rooms.store().write(batch).await?;
-                self.remote.failed(server, started, &reason).await;
-                Ok(Turn::Wait(self.wait_of(server).await))
+                self.refused(server, row, fixed, reason, started).await
             }
-            Err(error) => {
+            _ => {
                 debug!(%server, %error, "a transaction was not taken");
                 Ok(Turn::Wait(self.wait_of(server).await))
             }
         }
+    }
+
+    /// The server answers, but says no: it is tried again a few times, then the transaction is set aside.
+    async fn refused(
+        &self,
+        server: &ServerName,
+        row: DestinationRow,
+        fixed: OutTransactionRow,
+        reason: String,
+        started: Millis,
+    ) -> Result<Turn, FollowError> {
+        let refusals = fixed.refusals.saturating_add(1);
+        if refusals >= MAX_REFUSALS {
+            warn!(%server, txn = fixed.id, reason, "a transaction is set aside");
+            let given_up = DestinationRow {
+                set_aside: row.set_aside.saturating_add(1),
+                error: Some(reason),
+                ..taken(row, &fixed)
+            };
+            return self.taken(server, given_up).await;
+        }
+        let mut batch = Batch::new();
+        let tried = OutTransactionRow { refusals, ..fixed };
+        batch.put(&schema::OUT_TRANSACTIONS, &server.to_string(), &tried);
+        self.rooms.store().write(batch).await?;
+        self.remote.failed(server, started, &reason).await;
+        Ok(Turn::Wait(self.wait_of(server).await))
     }
 
     async fn taken(&self, server: &ServerName, row: DestinationRow) -> Result<Turn, FollowError> {
@@ -323,6 +328,15 @@ impl Maker {
             pdus: pdus.collect(),
             edus: edus.collect(),
         })
+    }
+}
+
+/// A destination once a transaction needs no more attempts.
+fn taken(row: DestinationRow, fixed: &OutTransactionRow) -> DestinationRow {
+    DestinationRow {
+        sent: fixed.sent.max(row.sent),
+        catch_up: fixed.catch_up,
+        ..row
     }
 }
 

@@ -3,7 +3,7 @@
 //! Files are streamed both ways. What a client may do with one is said by headers: only types that cannot run scripts
 //! are shown in place, everything else is saved, and nothing is sniffed.
 //!
-//! Media of other servers is fetched from them; the old paths without a token serve only what is here already.
+//! Media of other servers is fetched from them.
 
 use axum::{
     body::Body,
