@@ -17,14 +17,18 @@ use futures::{
 use http::header;
 use ruma::{
     OwnedServerName, ServerName,
-    api::federation::authenticated_media::get_content::v1 as get_content,
+    api::{error::ErrorCode, federation::authenticated_media::get_content::v1 as get_content},
     http_headers::ContentDisposition,
 };
 use tokio::sync::Semaphore;
 use tracing::debug;
 use vatra_store::{Batch, CommitError};
 
-use super::{Media, MediaError, multipart, upload::Names};
+use super::{
+    Media, MediaError,
+    multipart::{self, PartHeaders},
+    upload::Names,
+};
 use crate::{
     remote::{Bounds, ByteStream, Remote, RemoteError, TransportError},
     schema::{MEDIA, MediaContent, MediaRow, MediaState},
@@ -57,9 +61,75 @@ impl Elsewhere {
     }
 }
 
+impl Elsewhere {
+    async fn parts(
+        &self,
+        server: &ServerName,
+        id: &str,
+    ) -> Result<(PartHeaders, ByteStream), RemoteError> {
+        let mut request = get_content::Request::new(id.to_owned());
+        request.timeout_ms = Duration::from_secs(20);
+        let answer = self.remote.stream(server, request, bounds()).await?;
+        let (head, body) = answer.into_parts();
+        let boundary = head
+            .headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| multipart::boundary(value.to_str().ok()?))
+            .ok_or_else(|| RemoteError::Unreadable("it has no boundary".to_owned()))?;
+        let second = tokio::time::timeout(HEAD, multipart::second_part(body, &boundary));
+        let (headers, file) = second.await.unwrap_or(Err(TransportError::TooSlow))?;
+        match &headers.location {
+            None => Ok((headers, file)),
+            Some(url) => {
+                let file = self.located(url).await?;
+                Ok((headers, file))
+            }
+        }
+    }
+
+    /// The file is elsewhere again: on a public address, by https.
+    async fn located(&self, url: &str) -> Result<ByteStream, RemoteError> {
+        let unreadable = |_| RemoteError::Unreadable("the file's place is no URL".to_owned());
+        let url = url.parse().map_err(unreadable)?;
+        Ok(self.remote.fetch(&url, HEAD).await?.into_body())
+    }
+
+    /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixmediav3downloadservernamemediaid>
+    async fn old_path(
+        &self,
+        server: &ServerName,
+        id: &str,
+    ) -> Result<(PartHeaders, ByteStream), RemoteError> {
+        let path = format!("/_matrix/media/v3/download/{server}/{id}?allow_remote=false");
+        let answer = self.remote.stream_path(server, &path, bounds()).await?;
+        let (head, body) = answer.into_parts();
+        let text = |name| Some(head.headers.get(name)?.to_str().ok()?.to_owned());
+        let headers = PartHeaders {
+            content_type: text(header::CONTENT_TYPE),
+            content_disposition: text(header::CONTENT_DISPOSITION),
+            location: None,
+        };
+        Ok((headers, body))
+    }
+}
+
+fn bounds() -> Bounds {
+    Bounds {
+        timeout: HEAD,
+        urgent: true,
+        ..Bounds::default()
+    }
+}
+
+/// Whether a server says that it does not know the path (and not that it does not know the file).
+fn is_old(error: &RemoteError) -> bool {
+    let refusal = error.refusal().filter(|refusal| refusal.status == 404);
+    refusal.is_some_and(|refusal| refusal.code != ErrorCode::NotFound)
+}
+
 impl Media {
     /// What another server has under an id: as kept, or fetched now. With `fetch` unset, only as kept.
-    pub(super) async fn from_elsewhere(
+    pub(super) async fn elsewhere(
         &self,
         server: &ServerName,
         id: &str,
@@ -124,30 +194,12 @@ impl Media {
         if let Some(content) = self.kept(key).await? {
             return Ok(content);
         }
-        let mut request = get_content::Request::new(key.1.clone());
-        request.timeout_ms = Duration::from_secs(20);
-        let bounds = Bounds {
-            timeout: HEAD,
-            urgent: true,
-            ..Bounds::default()
-        };
-        let answer = elsewhere.remote.stream(server, request, bounds).await;
-        let (head, body) = answer.map_err(not_found)?.into_parts();
-        let boundary = head
-            .headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| multipart::boundary(value.to_str().ok()?))
-            .ok_or_else(|| RemoteError::Unreadable("it has no boundary".to_owned()))?;
-        let second = multipart::second_part(body, &boundary);
-        let second = tokio::time::timeout(HEAD, second);
-        let (headers, file) = second
-            .await
-            .unwrap_or(Err(TransportError::TooSlow))
-            .map_err(RemoteError::from)?;
-        let file: ByteStream = match &headers.location {
-            None => file,
-            Some(url) => self.located(&elsewhere.remote, url).await?,
-        };
+        let (headers, file) = match elsewhere.parts(server, &key.1).await {
+            // A server that has only the old path, which needs no signature.
+            Err(error) if is_old(&error) => elsewhere.old_path(server, &key.1).await,
+            other => other,
+        }
+        .map_err(not_found)?;
         let disposition = headers
             .content_disposition
             .as_deref()
@@ -155,14 +207,6 @@ impl Media {
         let filename = disposition.and_then(|disposition| disposition.filename);
         self.keep_fetched(key, headers.content_type, filename, file)
             .await
-    }
-
-    /// The file is elsewhere again: on a public address, by https.
-    async fn located(&self, remote: &Remote, url: &str) -> Result<ByteStream, MediaError> {
-        let unreadable = || RemoteError::Unreadable("the file's place is no URL".to_owned());
-        let url = url.parse().map_err(|_| unreadable())?;
-        let response = remote.fetch(&url, HEAD).await.map_err(not_found)?;
-        Ok(response.into_body())
     }
 
     async fn keep_fetched(

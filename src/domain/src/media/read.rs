@@ -90,7 +90,7 @@ impl Media {
         fetch: bool,
     ) -> Result<MediaContent, MediaError> {
         if !self.is_own(server) {
-            return self.from_elsewhere(server, id, fetch).await;
+            return self.elsewhere(server, id, fetch).await;
         }
         let key = self.own_key(server, id).ok_or(MediaError::NotFound)?;
         // Before the first look, so that no arrival falls between the look and the wait.

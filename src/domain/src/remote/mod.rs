@@ -177,6 +177,30 @@ impl Remote {
         bounds: Bounds,
     ) -> Result<Response<ByteStream>, RemoteError> {
         let request = self.signed(destination, request)?;
+        self.begin(destination, request, bounds).await
+    }
+
+    /// The same for a path that needs no signature and is not ruma's.
+    ///
+    /// # Errors
+    /// As [`Remote::call`].
+    pub async fn stream_path(
+        &self,
+        destination: &ServerName,
+        path: &str,
+        bounds: Bounds,
+    ) -> Result<Response<ByteStream>, RemoteError> {
+        let request = Request::get(path).body(Bytes::new());
+        let request = request.map_err(|error| RemoteError::Unwritable(error.to_string()))?;
+        self.begin(destination, request, bounds).await
+    }
+
+    async fn begin(
+        &self,
+        destination: &ServerName,
+        request: Request<Bytes>,
+        bounds: Bounds,
+    ) -> Result<Response<ByteStream>, RemoteError> {
         self.check(destination, bounds).await?;
         let started = self.inner.clock.now();
         let sent = self.inner.transport.send(destination, request);

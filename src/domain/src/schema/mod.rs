@@ -20,7 +20,7 @@ pub use self::{
     followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
-    remote::{BackoffRow, KeyDocumentRow, ServerKeyRow},
+    remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
         AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow,
         NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange, StateRoot, Status,
@@ -44,6 +44,17 @@ pub mod topic {
 
     /// The kind of [`presence`].
     pub const PRESENCE: u8 = 4;
+
+    /// The kind of [`elsewhere`].
+    pub const ELSEWHERE: u8 = 5;
+
+    /// Something waits in [`super::EDU_OUTBOX`].
+    pub fn elsewhere() -> Topic {
+        Topic {
+            kind: ELSEWHERE,
+            id: 0,
+        }
+    }
 
     /// Someone in the room came or went. Wakes like [`room`], but nothing of the room itself changed.
     pub fn presence(room: RoomSid) -> Topic {
@@ -205,7 +216,7 @@ pub const OPENID_TOKENS: Map<(u64, [u8; 32]), UserSid> =
     Map::new(Keyspace::Index, 35, "openid_tokens");
 /// Transactions that were taken from other servers, and their answers: (day, server, transaction id). 120 bytes a row and 60 an
 /// event, kept two days.
-pub const IN_TRANSACTIONS: Map<(u64, String, String), Vec<(String, Option<String>)>> =
+pub const IN_TRANSACTIONS: Map<(u64, String, String), InTransactionRow> =
     Map::new(Keyspace::Index, 36, "in_transactions");
 /// Servers that do not answer, by name. 120 bytes a row.
 pub const BACKOFFS: Map<String, BackoffRow> = Map::new(Keyspace::Index, 110, "backoffs");
@@ -235,3 +246,7 @@ pub const OUT_TRANSACTIONS: Map<String, OutTransactionRow> =
 /// Events of other servers' users that this server tells the room's other servers of: those it let in itself (`send_join` and its
 /// like). Written in the batch that makes the event visible, read by the federation sender. 10 bytes a row.
 pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed");
+/// Units that must reach other servers (to-device messages, device lists), as JSON of an EDU: (server, position, a number within the
+/// batch). Whoever writes some wakes [`topic::elsewhere`]; the federation sender moves them into transactions. 1 kB a row, 60 kB at most.
+pub const EDU_OUTBOX: Map<(String, Position, u64), String> =
+    Map::new(Keyspace::Stream, 120, "edu_outbox");

@@ -30,6 +30,9 @@ pub struct ServerKeyRow {
 }
 impl_value!(ServerKeyRow);
 
+/// The answer to a transaction: the ids of its events, and why one was not taken.
+pub type InTransactionRow = Vec<(String, Option<String>)>;
+
 /// What a server has last published of its keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyDocumentRow {

@@ -54,14 +54,17 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How many idle connections are kept for a place.
 const IDLE_CONNECTIONS: usize = 8;
 
+/// Where a server is, until when.
+type Believed = (Arc<Place>, Millis);
+
 /// The real network.
 pub(crate) struct Outbound {
     dialer: Dialer,
     well_knowns: WellKnowns,
     clock: SharedClock,
     random: SharedRandom,
-    /// Where servers are, and until when that is believed.
-    places: Cache<OwnedServerName, Arc<Mutex<Option<(Arc<Place>, Millis)>>>>,
+    /// Where servers are.
+    places: Cache<OwnedServerName, Arc<Mutex<Option<Believed>>>>,
     /// The same by key, for the connector.
     by_key: Arc<Cache<String, Arc<Place>>>,
     client: Client<Connector, Full<Bytes>>,

@@ -209,9 +209,11 @@ mod tests {
 
     use super::*;
 
+    type Headers = Vec<(&'static str, &'static str)>;
+
     /// Answers by URL: status, headers, body.
     struct Pages {
-        pages: HashMap<&'static str, (u16, Vec<(&'static str, &'static str)>, &'static str)>,
+        pages: HashMap<&'static str, (u16, Headers, &'static str)>,
         gets: AtomicU32,
     }
 
@@ -235,12 +237,7 @@ mod tests {
     const GOOD: &str = r#"{"m.server":"matrix.a.example:443"}"#;
 
     fn knowns(
-        pages: Vec<(
-            &'static str,
-            u16,
-            Vec<(&'static str, &'static str)>,
-            &'static str,
-        )>,
+        pages: Vec<(&'static str, u16, Headers, &'static str)>,
     ) -> (WellKnowns, Arc<Pages>, Arc<ManualClock>) {
         let pages = pages.into_iter();
         let pages = pages.map(|(url, status, headers, body)| (url, (status, headers, body)));

@@ -120,6 +120,8 @@ struct Known {
     rooms: BTreeSet<RoomSid>,
     /// ... which are all there are up to this position.
     upto: Position,
+    /// Something waits in the outbox of units.
+    knocked: bool,
     passing: Passing,
 }
 
@@ -154,6 +156,24 @@ impl Destinations {
     /// When the sender ends.
     pub(super) fn shutdown(&self) -> &CancellationToken {
         &self.inner.shutdown
+    }
+
+    /// Something waits for these servers in the outbox of units, or will be found there not to.
+    pub(super) async fn knock_all(&self) -> Result<(), FollowError> {
+        let view = self.inner.rooms.store().view();
+        let mut range = Range::all();
+        loop {
+            let first = view
+                .first(&schema::EDU_OUTBOX, range, Direction::Forward)
+                .await?;
+            let Some(((server, _, _), _)) = first else {
+                return Ok(());
+            };
+            if let Ok(name) = ServerName::parse(&server) {
+                self.tell(&name, |known| known.knocked = true);
+            }
+            range = Range::all().after(&(server, Position::MAX, u64::MAX));
+        }
     }
 
     /// Something passes that the server may see.
@@ -198,7 +218,7 @@ impl Destinations {
                     let Some(mut known) = self.inner.known.get_mut(&server) else {
                         return;
                     };
-                    if known.rooms.is_empty() && known.passing.is_empty() {
+                    if known.rooms.is_empty() && known.passing.is_empty() && !known.knocked {
                         known.running = false;
                         return;
                     }
@@ -225,6 +245,7 @@ impl Destinations {
             };
             pending.rooms.append(&mut known.rooms);
             pending.upto = pending.upto.max(known.upto);
+            known.knocked = false;
             (known.loaded, known.passing.take())
         };
         if !loaded {
@@ -236,12 +257,10 @@ impl Destinations {
             }
         }
         let turn = self.inner.maker.turn(server, pending, passing).await?;
-        if turn.leftover.is_some() || turn.reload {
-            if let Some(mut known) = self.inner.known.get_mut(server) {
-                known.loaded &= !turn.reload;
-                if let Some(leftover) = turn.leftover {
-                    known.passing.put_back(leftover);
-                }
+        if let Some(mut known) = self.inner.known.get_mut(server) {
+            known.loaded &= !turn.reload;
+            if let Some(leftover) = turn.leftover {
+                known.passing.put_back(leftover);
             }
         }
         Ok(turn.turn)
@@ -288,6 +307,7 @@ impl Destinations {
     }
 
     async fn begin_all(&self) -> Result<(), FollowError> {
+        self.knock_all().await?;
         let view = self.inner.rooms.store().view();
         let mut range = Range::all();
         loop {

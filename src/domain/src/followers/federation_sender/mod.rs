@@ -6,7 +6,8 @@
 //! - `destinations` holds those that have something to be told: a task for each, which ends when there is nothing left, or when the server
 //!   does not answer; then it is begun again when its wait is over or the server is heard from.
 //! - `transaction` fixes and stores what is sent before the first attempt, and sends it until it is taken.
-//! - `passing` gathers what passes; it is lost when a destination does not answer.
+//! - `passing` gathers what passes; it is lost when a destination does not answer. Units that must arrive (to-device messages, device lists)
+//!   are rows of [`schema::EDU_OUTBOX`], which move into transactions.
 //!
 //! Nothing is written per destination when something is said; a destination has one row, which moves when a transaction is
 //! taken. What a destination has not got is found by the outboxes of its rooms. It gets what happened while one of its users

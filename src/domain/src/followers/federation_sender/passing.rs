@@ -82,7 +82,8 @@ impl Gathered {
         let mut edus = Vec::new();
         let mut bytes = 0;
         let mut push = Vec::new();
-        while push.len() < MAX_USERS
+        while most > 0
+            && push.len() < MAX_USERS
             && let Some((_, update)) = self.presence.pop_first()
         {
             push.push(update);
@@ -152,8 +153,11 @@ impl Gatherer<'_> {
         // Not the reader's: what it shows beyond these wakes has a wake of its own.
         let last = wakes.last().map_or(since, |wake| wake.watermark);
         self.receipts_since = last;
-        let topics = wakes.iter().flat_map(|wake| &wake.topics);
-        let rooms: BTreeSet<RoomSid> = topics
+        let topics = || wakes.iter().flat_map(|wake| &wake.topics);
+        if topics().any(|topic| topic.kind == topic::ELSEWHERE) {
+            self.inner.destinations.knock_all().await?;
+        }
+        let rooms: BTreeSet<RoomSid> = topics()
             .filter(|topic| topic.kind == topic::ROOM)
             .map(|topic| RoomSid(topic.id))
             .collect();

@@ -18,7 +18,7 @@ use ruma::{
 };
 use serde_json::{Value, json};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use vatra_store::{Direction, MemoryEngine, Options, Range, Store};
+use vatra_store::{Batch, Direction, MemoryEngine, Options, Range, Store};
 
 use super::{FederationSender, Parts};
 use crate::{
@@ -684,4 +684,48 @@ async fn typing_receipts_and_presence_of_local_users_are_told() {
         )
         .await;
     assert_eq!(world.others.edus("b").len(), 4);
+}
+
+#[tokio::test]
+async fn units_that_must_arrive_do_over_restarts_and_outages_a_hundred_at_a_time() {
+    let mut world = World::new().await;
+    world.start();
+    world.others.set("b", 0);
+    let unit =
+        |number: u64| json!({ "edu_type": "m.direct_to_device", "content": { "n": number } });
+    let mut batch = Batch::new();
+    for number in 0..130 {
+        let text = unit(number).to_string();
+        batch.put_at_position(&schema::EDU_OUTBOX, move |position| {
+            (("b".to_owned(), position, number), text)
+        });
+    }
+    batch.wake(schema::topic::elsewhere());
+    world.store.write(batch).await.unwrap();
+    world.quiet().await;
+    world.others.set("b", 200);
+    world.clock.advance(10_000);
+    let world = world.restarted().await;
+    world
+        .until(
+            || world.others.edus("b").len() >= 130,
+            || format!("{}", world.others.edus("b").len()),
+        )
+        .await;
+    let expected: Vec<Value> = (0..130).map(unit).collect();
+    assert_eq!(world.others.edus("b"), expected);
+    let sizes = world.others.to("b");
+    let sizes: Vec<_> = sizes
+        .iter()
+        .map(|(_, _, body)| body["edus"].as_array().unwrap().len())
+        .collect();
+    assert_eq!(sizes, [100, 30]);
+    world.quiet().await;
+    let view = world.store.view();
+    assert!(
+        view.first(&schema::EDU_OUTBOX, Range::all(), Direction::Forward)
+            .await
+            .unwrap()
+            .is_none()
+    );
 }

@@ -101,7 +101,11 @@ impl Maker {
             });
         }
         let chosen = self.choose(&view, server, &row, pending).await?;
-        let (edus, leftover) = passing.split(MAX_EDUS, MAX_EDU_BYTES);
+        let (kept, mut edus) = kept_units(&view, &name).await?;
+        let bytes: usize = edus.iter().map(String::len).sum();
+        let room = MAX_EDU_BYTES.saturating_sub(bytes);
+        let (more, leftover) = passing.split(MAX_EDUS.saturating_sub(edus.len()), room);
+        edus.extend(more);
         if chosen.events.is_empty() && edus.is_empty() {
             if chosen.sent > row.sent || chosen.catch_up != row.catch_up {
                 // Nothing of it is for the server: it is passed over.
@@ -133,6 +137,9 @@ impl Maker {
         };
         let mut batch = Batch::new();
         batch.put(&schema::OUT_TRANSACTIONS, &name, &fixed);
+        for key in kept {
+            batch.delete(&schema::EDU_OUTBOX, &key);
+        }
         self.rooms.store().write(batch).await?;
         for room in &chosen.done {
             pending.rooms.remove(room);
@@ -329,6 +336,27 @@ impl Maker {
             edus: edus.collect(),
         })
     }
+}
+
+/// Units that must arrive, with their keys: they move from their outbox into the transaction.
+async fn kept_units(
+    view: &View,
+    server: &str,
+) -> Result<(Vec<(String, Position, u64)>, Vec<String>), FollowError> {
+    let range = Range::prefix(&(server.to_owned(),));
+    let rows = view
+        .range(&schema::EDU_OUTBOX, range, Direction::Forward, MAX_EDUS)
+        .await?;
+    let (mut keys, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
+    for (key, unit) in rows {
+        bytes += unit.len();
+        if bytes > MAX_EDU_BYTES && !units.is_empty() {
+            break;
+        }
+        keys.push(key);
+        units.push(unit);
+    }
+    Ok((keys, units))
 }
 
 /// A destination once a transaction needs no more attempts.

@@ -24,11 +24,14 @@ use crate::{
 pub(super) type Answer =
     Arc<dyn Fn(Request<Bytes>) -> BoxFuture<'static, Response<Bytes>> + Send + Sync>;
 
+/// A request, and of whom.
+type Asked = (OwnedServerName, Request<Bytes>);
+
 /// Who is reachable, and what was asked.
 #[derive(Default, Clone)]
 pub(super) struct Net {
     servers: Arc<Mutex<HashMap<OwnedServerName, Answer>>>,
-    asked: Arc<Mutex<Vec<(OwnedServerName, Request<Bytes>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 #[async_trait]
