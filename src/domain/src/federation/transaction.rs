@@ -138,26 +138,12 @@ impl Transactions {
         if transaction.id.len() > MAX_ID {
             return refused("the transaction id is too long");
         }
-        let turn = self
-            .inner
-            .turns
-            .entry(transaction.origin.clone())
-            .or_default()
-            .clone();
-        let waiting = turn.waiting.fetch_add(1, Ordering::AcqRel);
-        let origin = transaction.origin.clone();
-        let outcome = if waiting > MAX_WAITING {
-            Err(TransactionError::TooMany)
-        } else {
-            let _mine = turn.mine.lock().await;
-            self.take_in_turn(transaction).await
-        };
-        turn.waiting.fetch_sub(1, Ordering::AcqRel);
-        // The map and this function hold it; whoever waits holds it too.
-        self.inner
-            .turns
-            .remove_if(&origin, |_, held| Arc::strong_count(held) <= 2);
-        outcome
+        let place = Place::of(&self.inner.turns, &transaction.origin);
+        if place.before > MAX_WAITING {
+            return Err(TransactionError::TooMany);
+        }
+        let _mine = place.turn.mine.lock().await;
+        self.take_in_turn(transaction).await
     }
 
     async fn take_in_turn(&self, transaction: Transaction) -> Result<Results, TransactionError> {
@@ -216,6 +202,36 @@ impl Transactions {
         named
             .filter_map(|(id, result)| Some((id?, result)))
             .collect()
+    }
+}
+
+/// A place in the queue of a server's transactions; whoever goes away, also in the middle, leaves nothing behind.
+struct Place<'a> {
+    turns: &'a DashMap<OwnedServerName, Arc<Turn>>,
+    origin: OwnedServerName,
+    turn: Arc<Turn>,
+    /// How many were there before.
+    before: usize,
+}
+
+impl<'a> Place<'a> {
+    fn of(turns: &'a DashMap<OwnedServerName, Arc<Turn>>, origin: &OwnedServerName) -> Self {
+        let turn = turns.entry(origin.clone()).or_default().clone();
+        Self {
+            before: turn.waiting.fetch_add(1, Ordering::AcqRel),
+            origin: origin.clone(),
+            turns,
+            turn,
+        }
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.turn.waiting.fetch_sub(1, Ordering::AcqRel);
+        // Two holders: the map and this place. Whoever waits holds a third.
+        self.turns
+            .remove_if(&self.origin, |_, held| Arc::strong_count(held) <= 2);
     }
 }
 

@@ -121,10 +121,13 @@ fn bounds() -> Bounds {
     }
 }
 
-/// Whether a server says that it does not know the path (and not that it does not know the file).
+/// Whether a server says that it does not know the path, or refuses in words that are none of Matrix (a proxy, or an old server); and not
+/// that it does not know the file.
 fn is_old(error: &RemoteError) -> bool {
-    let refusal = error.refusal().filter(|refusal| refusal.status == 404);
-    refusal.is_some_and(|refusal| refusal.code != ErrorCode::NotFound)
+    error.refusal().is_some_and(|refusal| {
+        refusal.status.is_client_error()
+            && matches!(refusal.code, ErrorCode::Unrecognized | ErrorCode::Unknown)
+    })
 }
 
 impl Media {

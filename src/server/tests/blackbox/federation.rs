@@ -4,7 +4,8 @@ use std::path::Path;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use reqwest::Method;
-use serde_json::{Value, json};
+use ruma::{ServerName, api::federation::transactions::send_transaction_message::v1 as send};
+use serde_json::{Value, json, value::RawValue};
 use tempfile::TempDir;
 use vatra::config::Config;
 
@@ -350,4 +351,40 @@ async fn a_trusted_authority_that_is_none_stops_the_start() {
         error.contains("federation.trusted_ca") && error.contains("/nowhere/ca.pem"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_is_taken_from_the_server_that_signed_it_within_its_limits() {
+    let authority = Authority::new();
+    let (here, there) = (authority.server().await, authority.server().await);
+    let to = ServerName::parse(name(&here)).unwrap();
+    let from = ServerName::parse(name(&there)).unwrap();
+    let remote = &there.running().app.remote;
+    let event =
+        || RawValue::from_string(r#"{"room_id":"!nowhere:x","type":"m.x"}"#.to_owned()).unwrap();
+    let transaction = |id: &str, origin: &ServerName, events: usize| {
+        let now = ruma::MilliSecondsSinceUnixEpoch::now();
+        let mut request = send::Request::new(id.into(), origin.to_owned(), now);
+        request.pdus = std::iter::repeat_with(event).take(events).collect();
+        request
+    };
+    let taken = remote.call(&to, transaction("1", &from, 50)).await.unwrap();
+    assert!(
+        taken.pdus.is_empty(),
+        "events of a room that nobody here is in"
+    );
+    remote.call(&to, transaction("1", &from, 50)).await.unwrap();
+    for refused in [transaction("2", &from, 51), transaction("3", &to, 1)] {
+        let error = remote.call(&to, refused).await.unwrap_err();
+        assert_eq!(error.refusal().unwrap().status, 400, "{error}");
+    }
+    // Not by somebody without a key.
+    let path = "/_matrix/federation/v1/send/4";
+    let body = json!({ "origin": from, "origin_server_ts": 1, "pdus": [] });
+    refused(
+        here.request(Method::PUT, path).json(&body),
+        401,
+        "M_UNAUTHORIZED",
+    )
+    .await;
 }

@@ -231,9 +231,9 @@ impl Destinations {
                 }
             };
             debug!(%server, until, "a server is told nothing for a while");
-            // First the wait, so that nobody begins it in between.
-            self.waits().insert(server.clone(), until);
+            // First forgotten: whoever wakes it in between begins it anew, and it reads from the store what it has missed.
             self.inner.known.remove(&server);
+            self.waits().insert(server, until);
             return;
         }
     }

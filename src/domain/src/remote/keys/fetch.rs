@@ -9,10 +9,11 @@ use ruma::{
     },
     serde::Raw,
 };
+use tokio::sync::Mutex;
 use tracing::debug;
 use vatra_store::Batch;
 
-use super::{Keys, document};
+use super::{Inner, Keys, document};
 use crate::{
     clock::Millis,
     remote::Bounds,
@@ -32,26 +33,41 @@ fn bounds() -> Bounds {
     }
 }
 
+/// A place in the queue for a server's keys. Whoever goes away, also in the middle, leaves nothing behind: strangers name the
+/// servers.
+struct Place<'a> {
+    inner: &'a Inner,
+    server: &'a ServerName,
+    lock: Arc<Mutex<()>>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        // Two holders: the map and this place. Whoever waits holds a third.
+        self.inner
+            .fetching
+            .remove_if(self.server, |_, held| Arc::strong_count(held) <= 2);
+    }
+}
+
 impl Keys {
     /// Fetches what a server publishes, unless that was just done; returns when it is stored, or cannot be had.
     pub(super) async fn fetch(&self, server: &ServerName) {
         let inner = &*self.inner;
-        let lock = inner.fetching.entry(server.to_owned()).or_default().clone();
-        {
-            let _alone = lock.lock().await;
-            let now = inner.clock.now();
-            let asked = inner.asked.get(server);
-            if asked.is_none_or(|asked| now.saturating_sub(asked) >= PAUSE_MS) {
-                // An error would mean that the semaphore is closed, which it never is.
-                let _slot = inner.slots.acquire().await;
-                self.fetch_now(server).await;
-                inner.asked.insert(server.to_owned(), inner.clock.now());
-            }
+        let place = Place {
+            inner,
+            server,
+            lock: inner.fetching.entry(server.to_owned()).or_default().clone(),
+        };
+        let _alone = place.lock.lock().await;
+        let now = inner.clock.now();
+        let asked = inner.asked.get(server);
+        if asked.is_none_or(|asked| now.saturating_sub(asked) >= PAUSE_MS) {
+            // An error would mean that the semaphore is closed, which it never is.
+            let _slot = inner.slots.acquire().await;
+            self.fetch_now(server).await;
+            inner.asked.insert(server.to_owned(), inner.clock.now());
         }
-        // Two holders: the map and this function. Whoever waits holds a third.
-        inner
-            .fetching
-            .remove_if(server, |_, held| Arc::strong_count(held) <= 2);
     }
 
     async fn fetch_now(&self, server: &ServerName) {
