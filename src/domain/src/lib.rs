@@ -6,18 +6,22 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
+//! | 1 | [`remote`] |
 //! | 2 | [`users`], [`push`] |
 //! | 3 | [`rooms`] |
-//! | 4 | [`sync`], [`media`] |
+//! | 4 | [`sync`], [`federation`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod clock;
 pub mod event;
+pub mod federation;
 pub mod flows;
+pub mod followers;
 pub mod ids;
 pub mod media;
 pub mod push;
 pub mod random;
+pub mod remote;
 pub mod rooms;
 pub mod schema;
 pub mod sync;

@@ -2,21 +2,25 @@
 //!
 //! A map is a keyspace, a number that is the first byte of its keys, and the types of key and value.
 //! Its doc comment says what a row is, who writes it (the *owner*) and about how large it is. Numbers are
-//! never reused: 1..=63 rooms, 64..=95 users, 96..=111 media, 112..=127 followers.
+//! never reused: 1..=63 rooms and servers, 64..=95 users, 96..=109 media, 110..=111 servers, 112..=127 followers.
 //!
 //! To add a map: declare it here, put its row type in the owner's file beside this page, and if old stores
 //! need rows for it, add a migration to [`migrations`].
 
 use vatra_store::{Keyspace, Map, Migration, Position};
 
+mod followers;
 mod ids;
 mod media;
+mod remote;
 mod rooms;
 mod users;
 
 pub use self::{
+    followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
+    remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
         AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow,
         NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange, StateRoot, Status,
@@ -40,6 +44,17 @@ pub mod topic {
 
     /// The kind of [`presence`].
     pub const PRESENCE: u8 = 4;
+
+    /// The kind of [`elsewhere`].
+    pub const ELSEWHERE: u8 = 5;
+
+    /// Something waits in [`super::EDU_OUTBOX`].
+    pub fn elsewhere() -> Topic {
+        Topic {
+            kind: ELSEWHERE,
+            id: 0,
+        }
+    }
 
     /// Someone in the room came or went. Wakes like [`room`], but nothing of the room itself changed.
     pub fn presence(room: RoomSid) -> Topic {
@@ -190,3 +205,48 @@ pub const THUMBNAILS: Map<ThumbnailKey, ThumbnailRow> = Map::new(Keyspace::Index
 /// Media ids that wait for their content: (user, expiry, media id). 90 bytes a row, ten a user at most.
 pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
     Map::new(Keyspace::Index, 100, "pending_media");
+
+// ---------------------------------------------------------------- other servers (owner: remote)
+
+/// What a server has last published of its keys, by its name. 600 bytes a row.
+pub const KEY_DOCUMENTS: Map<String, KeyDocumentRow> =
+    Map::new(Keyspace::Index, 34, "key_documents");
+/// OpenID tokens: (expiry in milliseconds since the Unix epoch, SHA-256 of the token). 45 bytes a row, kept an hour.
+pub const OPENID_TOKENS: Map<(u64, [u8; 32]), UserSid> =
+    Map::new(Keyspace::Index, 35, "openid_tokens");
+/// Transactions that were taken from other servers, and their answers: (day, server, transaction id). 120 bytes a row and 60 an
+/// event, kept two days.
+pub const IN_TRANSACTIONS: Map<(u64, String, String), InTransactionRow> =
+    Map::new(Keyspace::Index, 36, "in_transactions");
+/// Servers that do not answer, by name. 120 bytes a row.
+pub const BACKOFFS: Map<String, BackoffRow> = Map::new(Keyspace::Index, 110, "backoffs");
+/// Signing keys: (server name, key id). Of this server too, so that a key it no longer uses still verifies. 100 bytes a row.
+pub const SERVER_KEYS: Map<(String, String), ServerKeyRow> =
+    Map::new(Keyspace::Index, 111, "server_keys");
+
+// ---------------------------------------------------------------- followers (owner: followers)
+
+/// How far each follower is, by its name. 20 bytes a row.
+pub const FOLLOWERS: Map<String, FollowerRow> = Map::new(Keyspace::Index, 112, "followers");
+/// Items that a follower could not deal with, and why: (follower, position). 200 bytes a row.
+pub const SET_ASIDE: Map<(String, Position), String> = Map::new(Keyspace::Index, 113, "set_aside");
+/// The other servers of a room, as of the federation sender's cursor. 60 bytes a row.
+pub const ROOM_SERVERS: Map<(RoomSid, String), RoomServerRow> =
+    Map::new(Keyspace::Index, 114, "room_servers");
+/// The rooms of another server: those it is in, and those it left with something still to be told. 40 bytes a row.
+pub const SERVER_ROOMS: Map<(String, RoomSid), ()> = Map::new(Keyspace::Index, 115, "server_rooms");
+/// What other servers are to be told of a room: events of local users, and relayed ones. 35 bytes a row.
+pub const OUTBOX: Map<(RoomSid, Position), EventSid> = Map::new(Keyspace::Stream, 116, "outbox");
+/// Servers that are sent to. 60 bytes a row.
+pub const DESTINATIONS: Map<String, DestinationRow> =
+    Map::new(Keyspace::Index, 117, "destinations");
+/// The transaction that a server has not taken yet. At most 80 kB a row, one a server.
+pub const OUT_TRANSACTIONS: Map<String, OutTransactionRow> =
+    Map::new(Keyspace::Index, 118, "out_transactions");
+/// Events of other servers' users that this server tells the room's other servers of: those it let in itself (`send_join` and its
+/// like). Written in the batch that makes the event visible, read by the federation sender. 10 bytes a row.
+pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed");
+/// Units that must reach other servers (to-device messages, device lists), as JSON of an EDU: (server, position, a number within the
+/// batch). Whoever writes some wakes [`topic::elsewhere`]; the federation sender moves them into transactions. 1 kB a row, 60 kB at most.
+pub const EDU_OUTBOX: Map<(String, Position, u64), String> =
+    Map::new(Keyspace::Stream, 120, "edu_outbox");

@@ -13,6 +13,7 @@ mod chat;
 mod coming_and_going;
 mod directory;
 mod ephemeral;
+mod federation;
 mod harness;
 mod operate;
 mod rooms;

@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ruma::{
-    UserId,
+    ServerName, UserId,
     api::{
         client::discovery::{
             discover_homeserver::{self, HomeserverInfo},
@@ -70,10 +70,14 @@ pub(super) async fn well_known_server(
     (): (),
     _: discover_server::Request,
 ) -> Result<discover_server::Response, Error> {
-    Err(Error::not_found(format!(
-        "{} is not delegated",
-        app.server_name
-    )))
+    match ServerName::parse(&app.config.federation.delegate) {
+        Ok(server) => Ok(discover_server::Response::new(server)),
+        // Empty; what is no server was refused at the start.
+        Err(_) => Err(Error::not_found(format!(
+            "{} is not delegated",
+            app.server_name
+        ))),
+    }
 }
 
 pub(super) async fn well_known_support(
