@@ -6,12 +6,13 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
-//! | 2 | [`users`], [`push`] |
+//! | 2 | [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod clock;
+pub mod e2ee;
 pub mod event;
 pub mod flows;
 pub mod ids;

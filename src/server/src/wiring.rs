@@ -8,6 +8,7 @@ use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
     clock::{SharedClock, SystemClock},
+    e2ee::E2ee,
     event::signer::Signer,
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
@@ -47,6 +48,8 @@ pub struct Parts {
     pub store: Store,
     /// Accounts.
     pub users: Users,
+    /// Keys, signatures and messages to devices.
+    pub e2ee: E2ee,
     /// Rooms.
     pub rooms: Rooms,
     /// Typing, receipts and presence.
@@ -124,6 +127,7 @@ impl App {
             ..CacheSizes::default()
         };
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
+        let e2ee = E2ee::new(store.clone(), ids.clone());
         let users = Users::new(
             store.clone(),
             ids,
@@ -151,6 +155,7 @@ impl App {
         let providers = Providers {
             rooms: rooms.clone(),
             users: users.clone(),
+            e2ee: e2ee.clone(),
             ephemeral: ephemeral.clone(),
             unreads: Unreads::new(100_000),
         };
@@ -165,6 +170,7 @@ impl App {
             server_name,
             store,
             users,
+            e2ee,
             rooms,
             ephemeral,
             syncs,
