@@ -7,12 +7,13 @@
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
 //! | 1 | [`remote`] |
-//! | 2 | [`users`], [`push`] |
+//! | 2 | [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`federation`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod clock;
+pub mod e2ee;
 pub mod event;
 pub mod federation;
 pub mod flows;

@@ -7,7 +7,7 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 15] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
@@ -15,6 +15,7 @@ const FLOORS: [(&str, u8); 14] = [
     ("event", 0),
     ("remote", 1),
     ("users", 2),
+    ("e2ee", 2),
     ("push", 2),
     ("rooms", 3),
     ("sync", 4),

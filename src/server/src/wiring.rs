@@ -10,6 +10,7 @@ use serde_json::value::RawValue as RawJsonValue;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
     clock::{SharedClock, SystemClock},
+    e2ee::E2ee,
     event::signer::Signer,
     federation::{
         edus::Edus,
@@ -67,6 +68,8 @@ pub struct Parts {
     pub keys: Keys,
     /// Accounts.
     pub users: Users,
+    /// Keys, signatures and messages to devices.
+    pub e2ee: E2ee,
     /// Rooms.
     pub rooms: Rooms,
     /// Typing, receipts and presence.
@@ -173,6 +176,7 @@ impl App {
             ..CacheSizes::default()
         };
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
+        let e2ee = E2ee::new(store.clone(), ids.clone());
         let users = Users::new(
             store.clone(),
             ids,
@@ -207,6 +211,7 @@ impl App {
         let providers = Providers {
             rooms: rooms.clone(),
             users: users.clone(),
+            e2ee: e2ee.clone(),
             ephemeral: ephemeral.clone(),
             unreads: Unreads::new(100_000),
         };
@@ -248,6 +253,7 @@ impl App {
             remote,
             keys,
             users,
+            e2ee,
             rooms,
             ephemeral,
             syncs,

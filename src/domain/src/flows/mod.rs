@@ -3,12 +3,14 @@
 //! - [`create_room`]: a room and its first events, under one guard
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`elsewhere`]: aliases, profiles and lists of rooms of other servers
+//! - [`keys`]: keys of users and messages to devices, wherever the users live
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
 
 pub mod create_room;
 pub mod directory;
 pub mod elsewhere;
+pub mod keys;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;

@@ -179,6 +179,7 @@ impl RoomGuard {
         batch.wake(topic::room(self.room.sid));
         for member in changes.iter().filter_map(|change| change.member.as_ref()) {
             batch.wake(topic::membership(member.user));
+            batch.wake(topic::members(self.room.sid));
         }
 
         let event = Arc::new(event);

@@ -16,6 +16,7 @@ pub mod ephemeral;
 mod error;
 mod event;
 mod head;
+mod member_changes;
 pub mod power;
 mod reader;
 mod send;
@@ -39,6 +40,7 @@ pub use self::{
     error::RoomError,
     event::{Event, Events},
     head::{Head, RoomGuard},
+    member_changes::MemberChange,
     reader::Reader,
     send::{Sent, TxnKey},
     state::{StateTrees, TreeUpdate},

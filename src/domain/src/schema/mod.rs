@@ -9,6 +9,7 @@
 
 use vatra_store::{Keyspace, Map, Migration, Position};
 
+mod e2ee;
 mod followers;
 mod ids;
 mod media;
@@ -17,6 +18,10 @@ mod rooms;
 mod users;
 
 pub use self::{
+    e2ee::{
+        BackupKeyRow, BackupRow, DehydratedRow, FallbackKeyRow, KeyStateRow, KeyUsage, SignedRow,
+        UserSignatureRow,
+    },
     followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
@@ -53,6 +58,35 @@ pub mod topic {
         Topic {
             kind: ELSEWHERE,
             id: 0,
+        }
+    }
+
+    /// The kind of [`device_list`] and [`any_device_list`].
+    pub const DEVICE_LIST: u8 = 16;
+    /// The kind of [`members`].
+    pub const MEMBERS: u8 = 17;
+
+    /// A user's devices or cross-signing keys changed: those who share a room with the user may see it in /sync.
+    pub fn device_list(user: UserSid) -> Topic {
+        Topic {
+            kind: DEVICE_LIST,
+            id: user.0,
+        }
+    }
+
+    /// Somebody's devices or cross-signing keys changed.
+    pub fn any_device_list() -> Topic {
+        Topic {
+            kind: DEVICE_LIST,
+            id: 0,
+        }
+    }
+
+    /// A membership of the room changed.
+    pub fn members(room: RoomSid) -> Topic {
+        Topic {
+            kind: MEMBERS,
+            id: room.0,
         }
     }
 
@@ -192,6 +226,51 @@ pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> =
 pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
+
+// ---------------------------------------------------------------- end-to-end encryption (owner: e2ee)
+
+/// A device's identity keys. 600 bytes a row.
+pub const DEVICE_KEYS: Map<(UserSid, String), SignedRow> =
+    Map::new(Keyspace::Index, 76, "device_keys");
+/// One-time keys that were not handed out, in the order they came. 300 bytes a row, some 50 a device.
+pub const ONE_TIME_KEYS: Map<OneTimeKeyKey, String> =
+    Map::new(Keyspace::Index, 77, "one_time_keys");
+/// (user, device, algorithm, when it was uploaded, key id).
+pub type OneTimeKeyKey = (UserSid, String, String, Position, String);
+/// Hashes of one-time keys that were handed out, so that an upload which is repeated brings none of them back. 60 bytes a
+/// row, some hundred a device.
+pub const CLAIMED_KEYS: Map<(UserSid, String, Position, [u8; 32]), ()> =
+    Map::new(Keyspace::Index, 78, "claimed_keys");
+/// What a device has left of one-time and fallback keys. The row that every upload and claim asserts. 80 bytes a row.
+pub const KEY_STATES: Map<(UserSid, String), KeyStateRow> =
+    Map::new(Keyspace::Index, 79, "key_states");
+/// A device's fallback key of an algorithm. 350 bytes a row.
+pub const FALLBACK_KEYS: Map<(UserSid, String, String), FallbackKeyRow> =
+    Map::new(Keyspace::Index, 80, "fallback_keys");
+/// A user's cross-signing keys. 400 bytes a row, at most three a user.
+pub const CROSS_SIGNING_KEYS: Map<(UserSid, KeyUsage), SignedRow> =
+    Map::new(Keyspace::Index, 81, "cross_signing_keys");
+/// Whose master keys a user has signed: (signer, signed user, the master key). Only the signer sees it. 200 bytes a row.
+pub const USER_SIGNATURES: Map<(UserSid, UserSid, String), UserSignatureRow> =
+    Map::new(Keyspace::Index, 82, "user_signatures");
+/// When a user signed whose master key. 30 bytes a row.
+pub const USER_SIGNATURE_LOG: Map<(UserSid, Position, UserSid), ()> =
+    Map::new(Keyspace::Stream, 83, "user_signature_log");
+/// When a user's devices or cross-signing keys last changed. 20 bytes a row.
+pub const DEVICE_LISTS: Map<UserSid, Position> = Map::new(Keyspace::Index, 84, "device_lists");
+/// Whose devices or cross-signing keys changed when; one row a user, the newest. 20 bytes a row.
+pub const DEVICE_LIST_LOG: Map<(Position, UserSid), ()> =
+    Map::new(Keyspace::Stream, 85, "device_list_log");
+/// Messages that wait for a device: the event, as JSON. 1 kB a row (at most 66 kB).
+pub const INBOX: Map<(UserSid, String, Position), String> = Map::new(Keyspace::Stream, 86, "inbox");
+/// The versions of a user's key backup. 300 bytes a row.
+pub const BACKUPS: Map<(UserSid, u64), BackupRow> = Map::new(Keyspace::Index, 87, "backups");
+/// The keys of a backup: (user, version, room id, session id). 600 bytes a row, thousands a user.
+pub const BACKUP_KEYS: Map<(UserSid, u64, String, String), BackupKeyRow> =
+    Map::new(Keyspace::Bulk, 88, "backup_keys");
+/// A user's dehydrated device. 5 kB a row.
+pub const DEHYDRATED: Map<UserSid, DehydratedRow> = Map::new(Keyspace::Index, 89, "dehydrated");
+
 // ---------------------------------------------------------------- media (owner: media)
 
 /// What a media id stands for: (server name, media id). 250 bytes a row.

@@ -1,7 +1,7 @@
 //! Tokens: what clients hand back to say how far they have read.
 //!
 //! - A [`SyncToken`] `s<epoch>_<position>` is a position of the log: /sync's `since` and `next_batch`. It stays valid across
-//!   restarts. The epoch changes when a backup is restored; a token of another epoch or of the future is *foreign*, and
+//!   restarts. When more messages to the device wait than one answer takes, a third number tells how far those were read. The epoch changes when a backup is restored; a token of another epoch or of the future is *foreign*, and
 //!   /sync answers it with a fresh sync, never with silence.
 //! - An [`OrderToken`] `t<order>` is a place in a room's order, between two events: /messages.
 //! - A [`BatchToken`] is such a place and the moment it was given: `prev_batch`.
@@ -22,13 +22,19 @@ pub struct BadToken;
 pub struct SyncToken {
     /// The store's epoch.
     pub epoch: u64,
-    /// Everything up to and including this position has been seen.
+    /// Everything up to and including this position has been seen, but for messages to the device.
     pub position: Position,
+    /// The messages to the device that have been seen: those up to here.
+    pub to_device: Position,
 }
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "s{}_{}", self.epoch, self.position.0)
+        write!(formatter, "s{}_{}", self.epoch, self.position.0)?;
+        if self.to_device != self.position {
+            write!(formatter, "_{}", self.to_device.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -40,9 +46,11 @@ impl FromStr for SyncToken {
             .strip_prefix('s')
             .and_then(|rest| rest.split_once('_'))
             .ok_or(BadToken)?;
+        let (position, to_device) = position.split_once('_').unwrap_or((position, position));
         Ok(Self {
             epoch: number(epoch)?,
             position: Position(number(position)?),
+            to_device: Position(number(to_device)?),
         })
     }
 }
@@ -124,11 +132,14 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let token = SyncToken {
-            epoch: 3,
-            position: Position(77),
-        };
-        assert_eq!(token.to_string().parse(), Ok(token));
+        for to_device in [77, 12] {
+            let token = SyncToken {
+                epoch: 3,
+                position: Position(77),
+                to_device: Position(to_device),
+            };
+            assert_eq!(token.to_string().parse(), Ok(token));
+        }
         let token = OrderToken::after(RoomOrder::FIRST);
         assert_eq!(token.to_string().parse(), Ok(token));
         let batch = BatchToken {
@@ -150,6 +161,8 @@ mod tests {
             "s_1",
             "s+1_2",
             "s1_2x",
+            "s1_2_",
+            "s1_2_3_4",
             "t",
             "t-1",
             "t1_",

@@ -9,9 +9,9 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use sha2::{Digest, Sha256};
 use vatra_store::{Batch, Direction, Range};
 
-use super::{AuthFailure, Known, Requester, Users, UsersError};
+use super::{AuthFailure, Known, Requester, Users, UsersError, devices::check_name};
 use crate::{
-    random,
+    e2ee, random,
     schema::{self, DeviceRow, RefreshRow, TokenRow, UserSid},
 };
 
@@ -121,6 +121,10 @@ impl Users {
         match view.get(&schema::DEVICES, &(sid, device.clone())).await? {
             Some(_) => self.remove_tokens_of(&mut batch, sid, &device).await?,
             None => {
+                self.check_new_device(&view, sid, &device).await?;
+                check_name(login.display_name.as_deref())?;
+                // A message that was under way when an earlier device of this id went is not for this one.
+                e2ee::forget_device(&view, &mut batch, sid, &device).await?;
                 let row = DeviceRow {
                     display_name: login.display_name,
                     last_seen: None,
@@ -196,10 +200,12 @@ impl Users {
         }
     }
 
-    /// Ends a device: its tokens and the device itself.
+    /// Ends a device: its tokens, its keys and unread messages, and the device itself.
     pub async fn logout(&self, user: UserSid, device: &str) -> Result<(), UsersError> {
         let mut batch = Batch::new();
         self.remove_tokens_of(&mut batch, user, device).await?;
+        let view = self.inner.store.view();
+        e2ee::forget_device(&view, &mut batch, user, device).await?;
         batch.delete(&schema::DEVICES, &(user, device.to_owned()));
         batch.wake(schema::topic::user(user));
         self.inner.store.write(batch).await?;

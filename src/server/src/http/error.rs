@@ -8,6 +8,7 @@ use ruma::api::{client::uiaa::UiaaInfo, error::ErrorCode};
 use serde_json::{Map, Value, json};
 use tracing::{debug, error};
 use vatra_domain::{
+    e2ee::E2eeError,
     federation::transaction::TransactionError,
     flows::FlowError,
     media::MediaError,
@@ -184,9 +185,41 @@ impl From<UsersError> for Error {
             UsersError::ProfileTooLarge => (StatusCode::BAD_REQUEST, ErrorCode::ProfileTooLarge),
             UsersError::KeyTooLarge => (StatusCode::BAD_REQUEST, ErrorCode::KeyTooLarge),
             UsersError::BadValue(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            UsersError::DeviceNameTooLong => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge),
+            UsersError::BadDeviceId => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            UsersError::TooManyDevices => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
             UsersError::UnknownRefreshToken => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
             UsersError::Hashing(_) | UsersError::Store(_) => return Self::internal(&error),
             UsersError::Commit(_) => return Self::unavailable(&error),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<E2eeError> for Error {
+    fn from(error: E2eeError) -> Self {
+        let (status, code) = match &error {
+            E2eeError::BadJson(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            E2eeError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            E2eeError::InvalidSignature(_) => (
+                StatusCode::BAD_REQUEST,
+                ErrorCode::from("M_INVALID_SIGNATURE"),
+            ),
+            E2eeError::NoMasterKey => (StatusCode::BAD_REQUEST, ErrorCode::MissingParam),
+            E2eeError::IdInUse | E2eeError::TooMany(_) => {
+                (StatusCode::FORBIDDEN, ErrorCode::Forbidden)
+            }
+            E2eeError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge),
+            E2eeError::NotFound(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            E2eeError::WrongVersion { current } => {
+                let current = json!(current);
+                let code = ErrorCode::WrongRoomKeysVersion;
+                return Self::new(StatusCode::FORBIDDEN, code, &error)
+                    .with("current_version", current);
+            }
+            E2eeError::DeviceGone => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
+            E2eeError::Store(_) => return Self::internal(&error),
+            E2eeError::Commit(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)
     }
@@ -294,6 +327,7 @@ impl From<SyncError> for Error {
         match error {
             SyncError::Room(error) => error.into(),
             SyncError::Users(error) => error.into(),
+            SyncError::Store(error) => error.into(),
         }
     }
 }

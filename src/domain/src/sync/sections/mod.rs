@@ -2,23 +2,28 @@
 //!
 //! - here: which rooms have anything to say.
 //! - `joined`: a joined or left room. `summary`: who is in it. `stripped`: what an invited or knocking user may know.
-//! - `user`: what is of no room: account data and presence.
+//! - `user`: what is of no room: account data and presence. `to_device`: what is a device's own.
+//! - `device_lists`: whose keys changed, of those one shares a room with.
 
+mod device_lists;
 mod joined;
 mod stripped;
 mod summary;
+mod to_device;
 mod user;
 
 use std::sync::Arc;
 
 use vatra_store::Position;
 
+pub(in crate::sync) use self::to_device::MESSAGES;
 use super::{
     SyncError,
     request::SyncRequest,
     response::{InvitedRoom, KnockedRoom, RoomsSection},
 };
 use crate::{
+    e2ee::E2ee,
     rooms::{Reader, Room, Rooms, ephemeral::Ephemeral, unread::Unreads, visible::Viewer},
     schema::{Membership, MembershipRow, RoomSid, topic},
     users::Users,
@@ -45,6 +50,8 @@ pub struct Providers {
     pub rooms: Rooms,
     /// Account data and profiles.
     pub users: Users,
+    /// Keys and messages to devices.
+    pub e2ee: E2ee,
     /// Typing, receipts and presence.
     pub ephemeral: Ephemeral,
     /// Unread counts.
