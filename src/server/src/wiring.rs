@@ -195,7 +195,7 @@ impl App {
             clock.clone(),
             random,
             settings,
-            Some(remote.clone()),
+            config.federation.enabled.then(|| remote.clone()),
         );
 
         let ephemeral = Ephemeral::new(store.clone(), clock.clone(), config.presence.enabled);

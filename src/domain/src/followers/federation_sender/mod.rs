@@ -5,7 +5,7 @@
 //!   row in the outbox of its room. The servers of the room are woken in memory.
 //! - `destinations` holds those that have something to be told: a task for each, which ends when there is nothing left, or when the server
 //!   does not answer; then it is begun again when its wait is over or the server is heard from.
-//! - `transaction` fixes and stores what is sent before the first attempt, and sends it until it is taken.
+//! - `choice` picks what a destination is told next; `transaction` fixes and stores what is sent before the first attempt, and sends it until it is taken.
 //! - `passing` gathers what passes; it is lost when a destination does not answer. Units that must arrive (to-device messages, device lists)
 //!   are rows of [`schema::EDU_OUTBOX`], which move into transactions.
 //!
@@ -14,6 +14,7 @@
 //! was joined, and the event by which the last one went.
 //! <https://spec.matrix.org/v1.19/server-server-api/#transactions>
 
+mod choice;
 mod destinations;
 mod passing;
 mod servers;

@@ -1,7 +1,7 @@
 //! What is sent to one server: fixed and stored before the first attempt, the same until it is taken.
 //! <https://spec.matrix.org/v1.19/server-server-api/#put_matrixfederationv1sendtxnid>
 
-use std::{collections::BTreeSet, ops::Bound, time::Duration};
+use std::time::Duration;
 
 use ruma::{
     OwnedTransactionId, ServerName,
@@ -10,26 +10,31 @@ use ruma::{
 };
 use serde_json::value::RawValue as RawJsonValue;
 use tracing::{debug, warn};
-use vatra_store::{Batch, Direction, Position, Range, View};
+use vatra_store::Batch;
 
-use super::{super::FollowError, destinations::Pending, passing::Gathered};
+use super::{
+    super::FollowError,
+    choice::{Chosen, choose, kept_units},
+    destinations::Pending,
+    passing::Gathered,
+};
 use crate::{
     clock::{Millis, SharedClock, to_ruma},
     remote::{Bounds, Remote, RemoteError},
     rooms::Rooms,
-    schema::{self, DestinationRow, EventSid, OutTransactionRow, RoomSid, Status},
+    schema::{self, DestinationRow, OutTransactionRow, Status},
 };
 
 /// The most events of a transaction.
-const MAX_EVENTS: usize = 50;
+pub(super) const MAX_EVENTS: usize = 50;
 /// The most ephemeral units, and the most bytes of them.
-const MAX_EDUS: usize = 100;
-const MAX_EDU_BYTES: usize = 60 << 10;
+pub(super) const MAX_EDUS: usize = 100;
+pub(super) const MAX_EDU_BYTES: usize = 60 << 10;
 /// How often a server may refuse a transaction before it is set aside.
 const MAX_REFUSALS: u32 = 5;
 /// Whoever was away for longer than this, in milliseconds, and has missed more than a transaction, is told the newest event of each
 /// room, and asks for the rest.
-const LONG_AWAY_MS: Millis = 3_600_000;
+pub(super) const LONG_AWAY_MS: Millis = 3_600_000;
 
 /// How a turn ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,17 +61,6 @@ pub(super) struct Maker {
     rooms: Rooms,
     remote: Remote,
     clock: SharedClock,
-}
-
-/// Events for a transaction, and what is done when they are sent.
-#[derive(Default)]
-struct Chosen {
-    events: Vec<EventSid>,
-    sent: Position,
-    catch_up: Option<(Position, RoomSid)>,
-    /// Rooms of which nothing is left.
-    done: Vec<RoomSid>,
-    reload: bool,
 }
 
 impl Maker {
@@ -100,7 +94,7 @@ impl Maker {
                 reload: false,
             });
         }
-        let chosen = self.choose(&view, server, &row, pending).await?;
+        let chosen = choose(self.clock.now(), &view, server, &row, pending).await?;
         let (kept, mut edus) = kept_units(&view, &name).await?;
         let bytes: usize = edus.iter().map(String::len).sum();
         let room = MAX_EDU_BYTES.saturating_sub(bytes);
@@ -167,54 +161,6 @@ impl Maker {
         batch.put(&schema::DESTINATIONS, name, &row);
         self.rooms.store().write(batch).await?;
         Ok(())
-    }
-
-    async fn choose(
-        &self,
-        view: &View,
-        server: &ServerName,
-        row: &DestinationRow,
-        pending: &mut Pending,
-    ) -> Result<Chosen, FollowError> {
-        if let Some((upto, next)) = row.catch_up {
-            pending.load(view, server).await?;
-            return newest_of_each(view, server, row, &pending.rooms, (upto, next)).await;
-        }
-        let upto = pending.upto;
-        let mut found = Vec::new();
-        let mut unread = BTreeSet::new();
-        for room in &pending.rooms {
-            let asked = Asked {
-                from: row.sent,
-                upto,
-                room: *room,
-            };
-            let events = asked
-                .outbox(view, server, Direction::Forward, MAX_EVENTS + 1)
-                .await?;
-            if events.len() > MAX_EVENTS {
-                unread.insert(*room);
-            }
-            found.extend(events.into_iter().map(|(at, event)| (at, *room, event)));
-        }
-        found.sort_unstable();
-        let long_away = row.success > 0
-            && self.clock.now().saturating_sub(row.success) > LONG_AWAY_MS
-            && found.len() > MAX_EVENTS;
-        if long_away {
-            pending.load(view, server).await?;
-            let begin = (pending.upto, RoomSid(0));
-            return newest_of_each(view, server, row, &pending.rooms, begin).await;
-        }
-        let rest = found.split_off(found.len().min(MAX_EVENTS));
-        unread.extend(rest.iter().map(|(_, room, _)| *room));
-        Ok(Chosen {
-            sent: found.last().map_or(row.sent, |(at, _, _)| *at),
-            events: found.into_iter().map(|(_, _, event)| event).collect(),
-            catch_up: None,
-            done: pending.rooms.difference(&unread).copied().collect(),
-            reload: false,
-        })
     }
 
     async fn attempt(
@@ -338,102 +284,11 @@ impl Maker {
     }
 }
 
-/// Units that must arrive, with their keys: they move from their outbox into the transaction.
-async fn kept_units(
-    view: &View,
-    server: &str,
-) -> Result<(Vec<(String, Position, u64)>, Vec<String>), FollowError> {
-    let range = Range::prefix(&(server.to_owned(),));
-    let rows = view
-        .range(&schema::EDU_OUTBOX, range, Direction::Forward, MAX_EDUS)
-        .await?;
-    let (mut keys, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
-    for (key, unit) in rows {
-        bytes += unit.len();
-        if bytes > MAX_EDU_BYTES && !units.is_empty() {
-            break;
-        }
-        keys.push(key);
-        units.push(unit);
-    }
-    Ok((keys, units))
-}
-
 /// A destination once a transaction needs no more attempts.
 fn taken(row: DestinationRow, fixed: &OutTransactionRow) -> DestinationRow {
     DestinationRow {
         sent: fixed.sent.max(row.sent),
         catch_up: fixed.catch_up,
         ..row
-    }
-}
-
-/// The newest event of each of some rooms: of those from `next` on, up to a position.
-async fn newest_of_each(
-    view: &View,
-    server: &ServerName,
-    row: &DestinationRow,
-    pending: &BTreeSet<RoomSid>,
-    (upto, next): (Position, RoomSid),
-) -> Result<Chosen, FollowError> {
-    let mut chosen = Chosen {
-        sent: row.sent,
-        ..Chosen::default()
-    };
-    for room in pending.range(next..) {
-        if chosen.events.len() == MAX_EVENTS {
-            chosen.catch_up = Some((upto, *room));
-            return Ok(chosen);
-        }
-        let asked = Asked {
-            from: row.sent,
-            upto,
-            room: *room,
-        };
-        let newest = asked.outbox(view, server, Direction::Backward, 1).await?;
-        chosen
-            .events
-            .extend(newest.into_iter().map(|(_, event)| event));
-    }
-    chosen.sent = upto;
-    chosen.reload = true;
-    chosen.done = pending.iter().copied().collect();
-    Ok(chosen)
-}
-
-/// What is asked of a room's outbox: after a position, up to another.
-struct Asked {
-    from: Position,
-    upto: Position,
-    room: RoomSid,
-}
-
-impl Asked {
-    /// What a server has not been told of the room, while it was there.
-    async fn outbox(
-        &self,
-        view: &View,
-        server: &ServerName,
-        direction: Direction,
-        limit: usize,
-    ) -> Result<Vec<(Position, EventSid)>, FollowError> {
-        let key = (self.room, server.to_string());
-        let Some(row) = view.get(&schema::ROOM_SERVERS, &key).await? else {
-            return Ok(Vec::new());
-        };
-        let from = self.from.next().max(row.since);
-        let until = row.until.unwrap_or(Position::MAX).min(self.upto);
-        if from > until {
-            return Ok(Vec::new());
-        }
-        let range = Range::between(
-            Bound::Included(&(self.room, from)),
-            Bound::Included(&(self.room, until)),
-        );
-        let rows = view.range(&schema::OUTBOX, range, direction, limit).await?;
-        Ok(rows
-            .into_iter()
-            .map(|((_, at), event)| (at, event))
-            .collect())
     }
 }

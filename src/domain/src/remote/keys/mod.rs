@@ -11,6 +11,7 @@
 
 mod document;
 mod fetch;
+mod own;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -27,8 +28,9 @@ use ruma::{
     },
 };
 use tokio::sync::{Mutex, Semaphore};
-use vatra_store::{Batch, CommitError, Direction, Range, Store, StoreError};
+use vatra_store::{Store, StoreError};
 
+pub use self::own::CommitOrRead;
 use super::Remote;
 use crate::{
     clock::{Millis, SharedClock},
@@ -38,8 +40,6 @@ use crate::{
 
 /// The most keys of one server that are looked at for one object.
 const MAX_SIGNATURES: usize = 8;
-/// For how long this server vouches for its keys, in milliseconds.
-const OWN_VALIDITY_MS: Millis = 24 * 3_600_000;
 /// The most servers whose keys are fetched side by side.
 const SIDE_BY_SIDE: usize = 64;
 
@@ -98,7 +98,7 @@ impl Keys {
     /// # Errors
     /// The store's.
     pub async fn open(parts: Parts) -> Result<Self, CommitOrRead> {
-        retire_own(&parts).await?;
+        own::retire(&parts).await?;
         Ok(Self {
             inner: Arc::new(Inner {
                 store: parts.store,
@@ -226,50 +226,6 @@ impl Keys {
         document::signed_by(object, server, &keys).map_err(KeyError::BadSignature)
     }
 
-    /// What this server publishes of its keys, signed with the one in use.
-    /// <https://spec.matrix.org/v1.19/server-server-api/#get_matrixkeyv2server>
-    ///
-    /// # Errors
-    /// The store's.
-    pub async fn published(&self) -> Result<CanonicalJsonObject, StoreError> {
-        let inner = &*self.inner;
-        let name = inner.signer.server_name();
-        let rows = own_rows(&inner.store, name).await?;
-        let key_of = |row: &ServerKeyRow| {
-            CanonicalJsonValue::String(
-                Base64::<ruma::serde::base64::Standard, _>::new(row.key).encode(),
-            )
-        };
-        let (mut in_use, mut retired) = (CanonicalJsonObject::new(), CanonicalJsonObject::new());
-        for ((_, id), row) in &rows {
-            let mut entry = CanonicalJsonObject::from([("key".to_owned(), key_of(row))]);
-            if row.retired {
-                entry.insert("expired_ts".to_owned(), integer(row.valid_until));
-                retired.insert(id.clone(), CanonicalJsonValue::Object(entry));
-            } else {
-                in_use.insert(id.clone(), CanonicalJsonValue::Object(entry));
-            }
-        }
-        let until = inner.clock.now().saturating_add(OWN_VALIDITY_MS);
-        let mut document = CanonicalJsonObject::from([
-            (
-                "server_name".to_owned(),
-                CanonicalJsonValue::String(name.to_string()),
-            ),
-            ("valid_until_ts".to_owned(), integer(until)),
-            ("verify_keys".to_owned(), CanonicalJsonValue::Object(in_use)),
-            (
-                "old_verify_keys".to_owned(),
-                CanonicalJsonValue::Object(retired),
-            ),
-        ]);
-        inner
-            .signer
-            .sign_json(&mut document)
-            .map_err(StoreError::corrupt)?;
-        Ok(document)
-    }
-
     /// What another server has published, with this server's signature added: it was checked that the other one signed it. `None` if
     /// it cannot be had. A stored answer that holds until `valid_until` is good enough, and has the keys named in `ids`; else the
     /// server is asked.
@@ -388,58 +344,6 @@ impl Keys {
     }
 }
 
-/// Why the store does not take this server's own keys.
-#[derive(Debug, thiserror::Error)]
-pub enum CommitOrRead {
-    /// It cannot be read.
-    #[error(transparent)]
-    Read(#[from] StoreError),
-    /// It cannot be written.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-}
-
-async fn own_rows(
-    store: &Store,
-    name: &ServerName,
-) -> Result<Vec<((String, String), ServerKeyRow)>, StoreError> {
-    let range = Range::prefix(&(name.to_string(),));
-    store
-        .view()
-        .range(&schema::SERVER_KEYS, range, Direction::Forward, 1000)
-        .await
-}
-
-/// Writes down the key in use, and that others are used no longer.
-async fn retire_own(parts: &Parts) -> Result<(), CommitOrRead> {
-    let (name, now) = (parts.signer.server_name(), parts.clock.now());
-    let in_use = (name.to_string(), parts.signer.key_id());
-    let mut batch = Batch::new();
-    let row = ServerKeyRow {
-        key: parts.signer.public_key(),
-        valid_until: Millis::MAX,
-        retired: false,
-    };
-    let rows = own_rows(&parts.store, name).await?;
-    if !rows
-        .iter()
-        .any(|(id, known)| *id == in_use && *known == row)
-    {
-        batch.put(&schema::SERVER_KEYS, &in_use, &row);
-    }
-    for (id, mut known) in rows {
-        if id != in_use && !known.retired {
-            known.retired = true;
-            known.valid_until = now;
-            batch.put(&schema::SERVER_KEYS, &id, &known);
-        }
-    }
-    if !batch.is_empty() {
-        parts.store.write(batch).await?;
-    }
-    Ok(())
-}
-
 /// The ed25519 keys with which an object says that it is signed by a server.
 fn signing_keys(object: &CanonicalJsonObject, server: &ServerName) -> Vec<OwnedServerSigningKeyId> {
     let signatures = object
@@ -463,9 +367,4 @@ fn lists(document: &CanonicalJsonObject, id: &ServerSigningKeyId) -> bool {
             .and_then(CanonicalJsonValue::as_object)
             .is_some_and(|keys| keys.contains_key(id.as_str()))
     })
-}
-
-fn integer(millis: Millis) -> CanonicalJsonValue {
-    let largest = ruma::Int::MAX;
-    CanonicalJsonValue::Integer(ruma::Int::try_from(millis).unwrap_or(largest))
 }
