@@ -42,6 +42,9 @@ enabled = true
 listen = "0.0.0.0:8448"
 tls_cert = "$home/tls.crt"
 tls_key = "$home/tls.key"
+trusted_ca = "$ca/ca.crt"
+# The suite's servers are containers of one network, found by their hosts files.
+allowed_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
 
 [registration]
 open = true

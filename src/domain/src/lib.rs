@@ -9,12 +9,14 @@
 //! | 1 | [`remote`] |
 //! | 2 | [`users`], [`push`] |
 //! | 3 | [`rooms`] |
-//! | 4 | [`sync`], [`media`] |
+//! | 4 | [`sync`], [`federation`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod clock;
 pub mod event;
+pub mod federation;
 pub mod flows;
+pub mod followers;
 pub mod ids;
 pub mod media;
 pub mod push;

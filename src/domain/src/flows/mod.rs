@@ -2,18 +2,20 @@
 //!
 //! - [`create_room`]: a room and its first events, under one guard
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
+//! - [`elsewhere`]: aliases, profiles and lists of rooms of other servers
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
 
 pub mod create_room;
 pub mod directory;
+pub mod elsewhere;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
 
 use ruma::CanonicalJsonObject;
 
-use crate::{rooms::RoomError, users::UsersError};
+use crate::{remote::RemoteError, rooms::RoomError, users::UsersError};
 
 /// Why a flow ended.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +26,9 @@ pub enum FlowError {
     /// Something about a user.
     #[error(transparent)]
     Users(#[from] UsersError),
+    /// Another server did not do its part.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The request asks for a state that the room cannot have.
     #[error("{0}")]
     InvalidRoomState(String),

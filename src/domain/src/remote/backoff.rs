@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// The wait after the first failure, in milliseconds.
-pub const FIRST_WAIT_MS: Millis = 1_000;
+const FIRST_WAIT_MS: Millis = 1_000;
 /// The longest wait, in milliseconds.
-pub const LONGEST_WAIT_MS: Millis = 3_600_000;
+const LONGEST_WAIT_MS: Millis = 3_600_000;
 
 /// The longest reason that is kept, in characters.
 const REASON_CHARACTERS: usize = 200;
@@ -79,7 +79,7 @@ impl Backoffs {
         stored: bool,
     ) {
         let before = self.of(server).await;
-        if before.as_ref().is_some_and(|row| row.failed_at > started) {
+        if before.as_ref().is_some_and(|row| row.failed_at >= started) {
             return;
         }
         let failures = before.map_or(0, |row| row.failures).saturating_add(1);

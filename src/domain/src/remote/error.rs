@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 use ruma::{
-    RoomVersionId, ServerName,
+    OwnedServerName, RoomVersionId,
     api::error::{ErrorBody, ErrorCode, ErrorKind, RetryAfter, StandardErrorBody},
 };
 
@@ -32,7 +32,7 @@ pub enum RemoteError {
     Unwritable(String),
     /// The destination is this server.
     #[error("{0} is this server")]
-    Ourselves(Box<ServerName>),
+    Ourselves(OwnedServerName),
 }
 
 impl RemoteError {

@@ -25,8 +25,8 @@ use http::{Request, Response, StatusCode};
 use ruma::{
     OwnedServerName, ServerName,
     api::{
-        EndpointError, IncomingResponse, IncomingResponseExt, MatrixVersion, OutgoingBody,
-        OutgoingRequest, SupportedVersions,
+        EndpointError, IncomingResponseExt, MatrixVersion, OutgoingBody, OutgoingRequest,
+        SupportedVersions,
         auth_scheme::NoAuthentication,
         error::{Error as MatrixError, IntoHttpError},
         federation::authentication::{ServerSignatures, XMatrix},
@@ -181,7 +181,8 @@ impl Remote {
         let started = self.inner.clock.now();
         let sent = self.inner.transport.send(destination, request);
         let outcome = in_time(bounds.timeout, sent).await;
-        self.judge(destination, started, true, &outcome).await;
+        self.judge(destination, started, true, verdict(&outcome))
+            .await;
         let (head, body) = outcome?.into_parts();
         if head.status.is_success() {
             return Ok(Response::from_parts(head, body));
@@ -272,7 +273,7 @@ impl Remote {
 
     async fn check(&self, destination: &ServerName, bounds: Bounds) -> Result<(), RemoteError> {
         if destination == self.server_name() {
-            return Err(RemoteError::Ourselves(destination.into()));
+            return Err(RemoteError::Ourselves(destination.to_owned()));
         }
         match self.inner.backoffs.until(destination).await {
             Some(retry_at) if !bounds.urgent => Err(RemoteError::BackingOff { retry_at }),
@@ -296,38 +297,43 @@ impl Remote {
             Ok(Response::from_parts(head, body))
         });
         let outcome = exchanged.await;
-        self.judge(destination, started, stored, &outcome).await;
+        self.judge(destination, started, stored, verdict(&outcome))
+            .await;
         Ok(outcome?)
     }
 
     /// Keeps the books: who answers is well, who does not is left alone.
-    async fn judge<B>(
+    async fn judge(
         &self,
         destination: &ServerName,
         started: Millis,
         stored: bool,
-        outcome: &Result<Response<B>, TransportError>,
+        verdict: Option<(String, Option<Millis>)>,
     ) {
         let backoffs = &self.inner.backoffs;
-        match outcome {
-            Ok(response) if is_ill(response.status()) => {
-                let reason = format!("it answered {}", response.status());
-                let wait = retry_after(response);
-                backoffs
-                    .failed(destination, started, &reason, wait, stored)
-                    .await;
-            }
-            // That the answer is too large for the caller is not the server's failure.
-            Ok(_) | Err(TransportError::TooLarge(_)) => {
+        match verdict {
+            None => {
                 backoffs.ended(destination).await;
             }
-            Err(error) => {
-                let reason = error.to_string();
+            Some((reason, least_wait)) => {
                 backoffs
-                    .failed(destination, started, &reason, None, stored)
+                    .failed(destination, started, &reason, least_wait, stored)
                     .await;
             }
         }
+    }
+}
+
+/// What is wrong with a server that answers like this, and how long it wants to be left alone.
+fn verdict<B>(outcome: &Result<Response<B>, TransportError>) -> Option<(String, Option<Millis>)> {
+    match outcome {
+        Ok(response) if is_ill(response.status()) => {
+            let reason = format!("it answered {}", response.status());
+            Some((reason, retry_after(response)))
+        }
+        // That the answer is too large for the caller is not the server's failure.
+        Ok(_) | Err(TransportError::TooLarge(_)) => None,
+        Err(error) => Some((error.to_string(), None)),
     }
 }
 

@@ -225,13 +225,16 @@ impl Reader {
         room: RoomSid,
         id: &EventId,
     ) -> Result<Option<Arc<Event>>, RoomError> {
-        let Some(sid) = self.view.get(&schema::EVENT_SIDS, &id.to_string()).await? else {
-            return Ok(None);
-        };
-        Ok(self
-            .event_by_sid(sid)
-            .await?
-            .filter(|event| event.room == room))
+        let found = self.event_anywhere(id).await?;
+        Ok(found.filter(|event| event.room == room))
+    }
+
+    /// An event by its id, of whatever room: for those who must know that it is not of theirs.
+    pub async fn event_anywhere(&self, id: &EventId) -> Result<Option<Arc<Event>>, RoomError> {
+        match self.view.get(&schema::EVENT_SIDS, &id.to_string()).await? {
+            Some(sid) => self.event_by_sid(sid).await,
+            None => Ok(None),
+        }
     }
 
     /// An event by its number.

@@ -9,6 +9,7 @@
 
 use vatra_store::{Keyspace, Map, Migration, Position};
 
+mod followers;
 mod ids;
 mod media;
 mod remote;
@@ -16,6 +17,7 @@ mod rooms;
 mod users;
 
 pub use self::{
+    followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
     remote::{BackoffRow, KeyDocumentRow, ServerKeyRow},
@@ -198,8 +200,38 @@ pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
 /// What a server has last published of its keys, by its name. 600 bytes a row.
 pub const KEY_DOCUMENTS: Map<String, KeyDocumentRow> =
     Map::new(Keyspace::Index, 34, "key_documents");
+/// OpenID tokens: (expiry in milliseconds since the Unix epoch, SHA-256 of the token). 45 bytes a row, kept an hour.
+pub const OPENID_TOKENS: Map<(u64, [u8; 32]), UserSid> =
+    Map::new(Keyspace::Index, 35, "openid_tokens");
+/// Transactions that were taken from other servers, and their answers: (day, server, transaction id). 120 bytes a row and 60 an
+/// event, kept two days.
+pub const IN_TRANSACTIONS: Map<(u64, String, String), Vec<(String, Option<String>)>> =
+    Map::new(Keyspace::Index, 36, "in_transactions");
 /// Servers that do not answer, by name. 120 bytes a row.
 pub const BACKOFFS: Map<String, BackoffRow> = Map::new(Keyspace::Index, 110, "backoffs");
 /// Signing keys: (server name, key id). Of this server too, so that a key it no longer uses still verifies. 100 bytes a row.
 pub const SERVER_KEYS: Map<(String, String), ServerKeyRow> =
     Map::new(Keyspace::Index, 111, "server_keys");
+
+// ---------------------------------------------------------------- followers (owner: followers)
+
+/// How far each follower is, by its name. 20 bytes a row.
+pub const FOLLOWERS: Map<String, FollowerRow> = Map::new(Keyspace::Index, 112, "followers");
+/// Items that a follower could not deal with, and why: (follower, position). 200 bytes a row.
+pub const SET_ASIDE: Map<(String, Position), String> = Map::new(Keyspace::Index, 113, "set_aside");
+/// The other servers of a room, as of the federation sender's cursor. 60 bytes a row.
+pub const ROOM_SERVERS: Map<(RoomSid, String), RoomServerRow> =
+    Map::new(Keyspace::Index, 114, "room_servers");
+/// The rooms of another server: those it is in, and those it left with something still to be told. 40 bytes a row.
+pub const SERVER_ROOMS: Map<(String, RoomSid), ()> = Map::new(Keyspace::Index, 115, "server_rooms");
+/// What other servers are to be told of a room: events of local users, and relayed ones. 35 bytes a row.
+pub const OUTBOX: Map<(RoomSid, Position), EventSid> = Map::new(Keyspace::Stream, 116, "outbox");
+/// Servers that are sent to. 60 bytes a row.
+pub const DESTINATIONS: Map<String, DestinationRow> =
+    Map::new(Keyspace::Index, 117, "destinations");
+/// The transaction that a server has not taken yet. At most 80 kB a row, one a server.
+pub const OUT_TRANSACTIONS: Map<String, OutTransactionRow> =
+    Map::new(Keyspace::Index, 118, "out_transactions");
+/// Events of other servers' users that this server tells the room's other servers of: those it let in itself (`send_join` and its
+/// like). Written in the batch that makes the event visible, read by the federation sender. 10 bytes a row.
+pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed");

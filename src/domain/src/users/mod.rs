@@ -2,7 +2,7 @@
 //!
 //! - `accounts`: register, deactivate; `passwords`: argon2id on the blocking pool
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
-//! - `devices`, `profile`, `account_data`, `filters`: what their names say
+//! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -13,6 +13,7 @@ mod accounts;
 mod devices;
 mod error;
 mod filters;
+pub mod openid;
 mod passwords;
 pub mod profile;
 pub mod tokens;

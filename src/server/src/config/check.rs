@@ -5,6 +5,7 @@ use std::{fmt::Display, net::SocketAddr, path::Path};
 use ruma::ServerName;
 
 use super::Config;
+use crate::outbound::policy::Network;
 
 /// A message with file, key and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,26 @@ impl Config {
             return refuse(
                 "federation.tls_key",
                 "set both federation.tls_cert and federation.tls_key, or neither",
+            );
+        }
+        let no_network = |network: &String| network.parse::<Network>().is_err();
+        if federation.allowed_networks.iter().any(no_network) {
+            return refuse(
+                "federation.allowed_networks",
+                "write networks such as 10.0.0.0/8 or fd00::/8",
+            );
+        }
+        let no_server = |name: &String| ServerName::parse(name).is_err();
+        if federation.trusted_key_servers.iter().any(no_server) {
+            return refuse(
+                "federation.trusted_key_servers",
+                "write names of servers such as matrix.org",
+            );
+        }
+        if !federation.delegate.is_empty() && no_server(&federation.delegate) {
+            return refuse(
+                "federation.delegate",
+                "write a host name, with a port if it is not 8448, such as matrix.example.org:443",
             );
         }
         if !self.metrics.listen.is_empty() && self.metrics.listen.parse::<SocketAddr>().is_err() {

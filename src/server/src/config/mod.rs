@@ -63,7 +63,8 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Federation {
-    /// Whether the second listener is opened. It serves every API, over TLS when a certificate is set.
+    /// Whether this server speaks with others. Opens the second listener, which like the first serves every API, over TLS
+    /// when a certificate is set.
     pub enabled: bool,
     /// Address and port to listen on.
     pub listen: SocketAddr,
@@ -71,6 +72,16 @@ pub struct Federation {
     pub tls_cert: PathBuf,
     /// Its private key (PEM); empty for none.
     pub tls_key: PathBuf,
+    /// Where other servers are told to connect, for `/.well-known/matrix/server`; empty: none is served.
+    pub delegate: String,
+    /// Certificates of authorities (PEM) that are trusted beside the public ones; empty for none.
+    pub trusted_ca: PathBuf,
+    /// Connects to other servers on this machine too.
+    pub allow_loopback: bool,
+    /// Networks that other servers may be in although they are not public.
+    pub allowed_networks: Vec<String>,
+    /// Servers that are asked for the keys of servers that cannot be reached. They are believed.
+    pub trusted_key_servers: Vec<String>,
 }
 
 /// Who may register.
@@ -211,6 +222,11 @@ impl Default for Federation {
             listen: SocketAddr::from(([127, 0, 0, 1], 8448)),
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
+            delegate: String::new(),
+            trusted_ca: PathBuf::new(),
+            allow_loopback: false,
+            allowed_networks: Vec::new(),
+            trusted_key_servers: Vec::new(),
         }
     }
 }
@@ -245,7 +261,10 @@ impl Config {
         }
         let environment = config::Environment::with_prefix("VATRA")
             .prefix_separator("__")
-            .separator("__");
+            .separator("__")
+            .list_separator(",")
+            .with_list_parse_key("federation.allowed_networks")
+            .with_list_parse_key("federation.trusted_key_servers");
         let read = builder
             .add_source(environment.try_parsing(true))
             .build()
@@ -320,6 +339,21 @@ mod tests {
         );
         read(&format!("{open}allow_open_on_public_address = true")).unwrap();
         read(&format!("{open}token = \"secret\"")).unwrap();
+    }
+
+    #[test]
+    fn networks_and_servers_that_are_none_are_refused_by_their_keys() {
+        for (key, value) in [
+            ("allowed_networks", "[\"10.0.0.0\"]"),
+            ("trusted_key_servers", "[\"no server\"]"),
+            ("delegate", "\"no server\""),
+        ] {
+            let error = read(&format!("[federation]\n{key} = {value}"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(&format!("federation.{key}")), "{error}");
+        }
+        read("[federation]\nallowed_networks = [\"10.0.0.0/8\"]\ntrusted_key_servers = [\"a.example\"]").unwrap();
     }
 
     #[test]

@@ -6,10 +6,12 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ruma::api::{client::uiaa::UiaaInfo, error::ErrorCode};
 use serde_json::{Map, Value, json};
-use tracing::error;
+use tracing::{debug, error};
 use vatra_domain::{
+    federation::transaction::TransactionError,
     flows::FlowError,
     media::MediaError,
+    remote::RemoteError,
     rooms::RoomError,
     sync::SyncError,
     users::{AuthFailure, UsersError},
@@ -205,6 +207,7 @@ impl From<MediaError> for Error {
             MediaError::TooManyPending { retry_after_ms } => {
                 return Self::limited(Duration::from_millis(*retry_after_ms));
             }
+            MediaError::Remote(error) => return error.clone().into(),
             MediaError::CannotThumbnail => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
             MediaError::Damaged(_) | MediaError::Blob(_) | MediaError::Store(_) => {
                 return Self::internal(&error);
@@ -220,6 +223,7 @@ impl From<FlowError> for Error {
         let (status, code) = match error {
             FlowError::Room(error) => return error.into(),
             FlowError::Users(error) => return error.into(),
+            FlowError::Remote(error) => return error.into(),
             FlowError::InvalidRoomState(_) => {
                 (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
             }
@@ -232,6 +236,56 @@ impl From<FlowError> for Error {
             FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),
         };
         Self::new(status, code, error)
+    }
+}
+
+/// What another server says is told on by its errcode; its status is its own affair.
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        let bad_gateway =
+            |message: &dyn Display| Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, message);
+        let refusal = match &error {
+            RemoteError::Answered(refusal) => refusal,
+            RemoteError::Unreachable(_)
+            | RemoteError::BackingOff { .. }
+            | RemoteError::Unreadable(_) => {
+                debug!(%error, "another server gave no answer");
+                return bad_gateway(
+                    &"the other server cannot be reached, or gave no usable answer",
+                );
+            }
+            RemoteError::Ourselves(_) => return Self::not_found("this server knows nothing of it"),
+            RemoteError::Unwritable(_) => return Self::internal(&error),
+        };
+        let status = match refusal.code {
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::Forbidden
+            | ErrorCode::UnableToAuthorizeJoin
+            | ErrorCode::UnableToGrantJoin
+            | ErrorCode::InviteBlocked => StatusCode::FORBIDDEN,
+            ErrorCode::IncompatibleRoomVersion | ErrorCode::UnsupportedRoomVersion => {
+                StatusCode::BAD_REQUEST
+            }
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::NotYetUploaded => StatusCode::GATEWAY_TIMEOUT,
+            _ => return bad_gateway(&error),
+        };
+        let answer = Self::new(status, refusal.code.clone(), "the other server refuses");
+        match &refusal.room_version {
+            Some(version) => answer.with("room_version", json!(version)),
+            None => answer,
+        }
+    }
+}
+
+impl From<TransactionError> for Error {
+    fn from(error: TransactionError) -> Self {
+        match &error {
+            TransactionError::Refused(reason) => Self::invalid_param(reason),
+            TransactionError::TooMany => Self::limited(Duration::from_secs(5)),
+            TransactionError::Store(error) => Self::internal(error),
+            TransactionError::Commit(error) => Self::unavailable(error),
+        }
     }
 }
 

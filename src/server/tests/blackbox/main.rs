@@ -12,6 +12,7 @@ mod bad_input;
 mod chat;
 mod directory;
 mod ephemeral;
+mod federation;
 mod harness;
 mod operate;
 mod rooms;

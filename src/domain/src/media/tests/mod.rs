@@ -55,6 +55,7 @@ async fn fixture_with(change: impl FnOnce(&mut Settings)) -> Fixture {
         clock.clone(),
         Arc::new(SystemRandom),
         settings,
+        None,
     );
     Fixture {
         media,
@@ -95,7 +96,7 @@ impl Fixture {
 
     async fn read(&self, uri: &OwnedMxcUri) -> Result<(Download, Vec<u8>), MediaError> {
         let (server, id) = uri.parts().unwrap();
-        let mut download = self.media.open(server, id, NO_WAIT).await?;
+        let mut download = self.media.open(server, id, NO_WAIT, true).await?;
         let bytes = collect(&mut download.body).await;
         Ok((download, bytes))
     }
@@ -113,7 +114,10 @@ impl Fixture {
             height,
             method,
         };
-        let mut thumbnail = self.media.thumbnail(server, id, wanted, NO_WAIT).await?;
+        let mut thumbnail = self
+            .media
+            .thumbnail(server, id, wanted, NO_WAIT, true)
+            .await?;
         Ok((thumbnail.content_type, collect(&mut thumbnail.body).await))
     }
 

@@ -121,17 +121,17 @@ impl Keys {
         wanted: &[(OwnedServerName, OwnedServerSigningKeyId)],
         at: MilliSecondsSinceUnixEpoch,
     ) -> PublicKeyMap {
-        let mut by_server: BTreeMap<&OwnedServerName, Vec<&OwnedServerSigningKeyId>> =
+        let mut by_server: BTreeMap<OwnedServerName, Vec<OwnedServerSigningKeyId>> =
             BTreeMap::new();
         for (server, key) in wanted {
-            by_server.entry(server).or_default().push(key);
+            by_server
+                .entry(server.clone())
+                .or_default()
+                .push(key.clone());
         }
         let at = u64::from(at.0);
         let found = stream::iter(by_server)
-            .map(|(server, keys)| async move {
-                let rows = self.of_server(server, &keys, at).await;
-                (server.to_string(), rows)
-            })
+            .map(|(server, keys)| self.clone().of_server(server, keys, at))
             .buffer_unordered(SIDE_BY_SIDE);
         found
             .filter(|(_, rows)| std::future::ready(!rows.is_empty()))
@@ -191,7 +191,7 @@ impl Keys {
         }
         let made = match object.get("origin_server_ts") {
             Some(CanonicalJsonValue::Integer(made)) => {
-                ruma::UInt::try_from(*made).unwrap_or_default()
+                ruma::UInt::try_from(i64::from(*made)).unwrap_or_default()
             }
             _ => return Err(KeyError::Malformed("it has no origin_server_ts".to_owned())),
         };
@@ -218,7 +218,6 @@ impl Keys {
         if ids.is_empty() {
             return Err(KeyError::BadSignature(format!("not signed by {server}")));
         }
-        let ids: Vec<_> = ids.iter().collect();
         let keys = self.rows_of(server, &ids, u64::from(at.0)).await;
         if keys.is_empty() {
             return Err(KeyError::NoKey(server.to_owned()));
@@ -324,22 +323,21 @@ impl Keys {
     }
 
     async fn of_server(
-        &self,
-        server: &ServerName,
-        ids: &[&OwnedServerSigningKeyId],
+        self,
+        server: OwnedServerName,
+        ids: Vec<OwnedServerSigningKeyId>,
         at: Millis,
-    ) -> BTreeMap<String, Base64> {
-        let rows = self.rows_of(server, ids, at).await;
-        rows.into_iter()
-            .map(|(id, row)| (id, Base64::new(row.key.to_vec())))
-            .collect()
+    ) -> (String, BTreeMap<String, Base64>) {
+        let rows = self.rows_of(&server, &ids, at).await.into_iter();
+        let keys = rows.map(|(id, row)| (id, Base64::new(row.key.to_vec())));
+        (server.to_string(), keys.collect())
     }
 
     /// The rows of a server's keys that hold at a time; fetched if one is missing and could be there.
     async fn rows_of(
         &self,
         server: &ServerName,
-        ids: &[&OwnedServerSigningKeyId],
+        ids: &[OwnedServerSigningKeyId],
         at: Millis,
     ) -> BTreeMap<String, ServerKeyRow> {
         let found = self.held(server, ids, at).await;
@@ -356,7 +354,7 @@ impl Keys {
     async fn held(
         &self,
         server: &ServerName,
-        ids: &[&OwnedServerSigningKeyId],
+        ids: &[OwnedServerSigningKeyId],
         at: Millis,
     ) -> BTreeMap<String, ServerKeyRow> {
         let mut found = BTreeMap::new();

@@ -28,7 +28,7 @@ impl Receipts {
         Self { store, clock }
     }
 
-    /// Sets a user's receipt. One that would go back behind the present one of its type and thread is ignored.
+    /// Sets a user's receipt; for an event of another room, [`RoomError::UnknownEvent`]. One that would go back behind the present one of its type and thread is ignored.
     pub async fn set(
         &self,
         reader: &Reader,
@@ -38,7 +38,10 @@ impl Receipts {
         thread: &ReceiptThread,
         event: &EventId,
     ) -> Result<(), RoomError> {
-        let order = reader.event(room, event).await?.map(|event| event.order);
+        let order = match reader.event_anywhere(event).await? {
+            Some(event) if event.room != room => return Err(RoomError::UnknownEvent),
+            found => found.map(|event| event.order),
+        };
         let key: ReceiptKey = (
             room,
             user,
@@ -80,6 +83,25 @@ impl Receipts {
         Ok(())
     }
 
+    /// The receipts of a room that changed after a position.
+    pub async fn changed(
+        &self,
+        reader: &Reader,
+        room: RoomSid,
+        since: Position,
+    ) -> Result<Vec<(ReceiptKey, ReceiptRow)>, RoomError> {
+        let view = reader.view();
+        let range = Range::prefix(&(room,)).after(&(room, since));
+        let log = view
+            .range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX)
+            .await?;
+        let keys: HashSet<ReceiptKey> = log.into_iter().map(|(_, key)| key).collect();
+        let keys: Vec<ReceiptKey> = keys.into_iter().collect();
+        let rows = view.get_many(&schema::RECEIPTS, &keys).await?;
+        let found = keys.into_iter().zip(rows);
+        Ok(found.filter_map(|(key, row)| Some((key, row?))).collect())
+    }
+
     /// The receipt event of a room: what changed after `since`, or all of it. Private receipts are shown to their owner only.
     pub async fn event(
         &self,
@@ -99,23 +121,7 @@ impl Receipts {
                 )
                 .await?
             }
-            Some(since) => {
-                let range = Range::prefix(&(room,)).after(&(room, since));
-                let log = view
-                    .range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX)
-                    .await?;
-                let keys: Vec<ReceiptKey> = log
-                    .into_iter()
-                    .map(|(_, key)| key)
-                    .collect::<HashSet<_>>()
-                    .into_iter()
-                    .collect();
-                let rows = view.get_many(&schema::RECEIPTS, &keys).await?;
-                keys.into_iter()
-                    .zip(rows)
-                    .filter_map(|(key, row)| Some((key, row?)))
-                    .collect()
-            }
+            Some(since) => self.changed(reader, room, since).await?,
         };
         // By event, then type, then user.
         let mut content: BTreeMap<String, BTreeMap<String, BTreeMap<OwnedUserId, Value>>> =

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ruma::{
-    RoomVersionId, UserId,
+    RoomVersionId, ServerName, UserId,
     api::{
         client::discovery::{
             discover_homeserver::{self, HomeserverInfo},
@@ -66,10 +66,14 @@ pub(super) async fn well_known_server(
     (): (),
     _: discover_server::Request,
 ) -> Result<discover_server::Response, Error> {
-    Err(Error::not_found(format!(
-        "{} is not delegated",
-        app.server_name
-    )))
+    match ServerName::parse(&app.config.federation.delegate) {
+        Ok(server) => Ok(discover_server::Response::new(server)),
+        // Empty; what is no server was refused at the start.
+        Err(_) => Err(Error::not_found(format!(
+            "{} is not delegated",
+            app.server_name
+        ))),
+    }
 }
 
 pub(super) async fn well_known_support(

@@ -11,6 +11,7 @@ mod legacy_media;
 mod media;
 mod membership;
 mod messages;
+mod openid;
 mod profile;
 mod push_rules;
 mod relations;
@@ -26,6 +27,7 @@ use ruma::api::client::{
     sync as ruma_sync, typing as ruma_typing,
 };
 
+pub(crate) use self::media::wanted as media_wanted;
 use super::endpoint::Routes;
 
 /// All of them.
@@ -48,6 +50,7 @@ pub(crate) fn routes() -> Routes {
         .add(account::change_password)
         .add(account::deactivate)
         .add(account::third_party_ids)
+        .add(openid::token)
         .add(devices::list)
         .add(devices::get)
         .add(devices::rename)
