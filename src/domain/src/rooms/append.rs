@@ -9,11 +9,10 @@ use std::sync::{
     atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
-use ruma::events::{StateEventType, TimelineEventType, room::member::MembershipState};
-use serde::Deserialize;
+use ruma::events::{StateEventType, TimelineEventType};
 use vatra_store::{Batch, Position, Ticket};
 
-use super::{Event, Head, Inner, RoomError, RoomGuard, TreeUpdate, TxnKey};
+use super::{Event, Head, Inner, RoomError, RoomGuard, TreeUpdate, TxnKey, event::Unrelated};
 use crate::{
     event::{pdu::Pdu, redact, relation::Relation},
     schema::{
@@ -87,11 +86,6 @@ impl PendingMembership {
     }
 }
 
-#[derive(Deserialize)]
-struct MemberContent {
-    membership: MembershipState,
-}
-
 impl RoomGuard {
     /// Appends an event and advances the head. Returns as soon as the batch is submitted; the ticket tells when it is
     /// durable and visible. Costs the same in a room of two and of a hundred thousand.
@@ -150,6 +144,7 @@ impl RoomGuard {
                 .txn
                 .as_ref()
                 .map(|txn| (txn.user, txn.device.clone(), txn.id.clone())),
+            unrelated: Unrelated::default(),
         };
         let new_row = next_row(&old_row, &event, update.root);
 
@@ -177,6 +172,9 @@ impl RoomGuard {
             );
         }
         batch.wake(topic::room(self.room.sid));
+        if !changes.is_empty() {
+            batch.wake(topic::state(self.room.sid));
+        }
         for member in changes.iter().filter_map(|change| change.member.as_ref()) {
             batch.wake(topic::membership(member.user));
         }
@@ -301,6 +299,8 @@ impl RoomGuard {
             &(event.room, event_id.to_string(), event.order),
             &row,
         );
+        batch.put(&schema::RELATED, &(event.room, event_id.to_string()), &());
+        batch.wake(topic::relations(event.room));
         Ok(())
     }
 
@@ -344,6 +344,7 @@ impl RoomGuard {
             replaces: target.replaces,
             redacted_by: Some(event.sid),
             transaction: target.transaction.clone(),
+            unrelated: Unrelated::default(),
         };
         batch.put(&schema::EVENTS, &sid, &emptied.row());
         if let Some(relation) = Relation::of(&target.pdu) {
@@ -460,8 +461,7 @@ impl RoomGuard {
 
 /// What a member event says; `None` for other events and for what the spec does not know.
 pub(super) fn membership_of(pdu: &Pdu) -> Option<Membership> {
-    let content: MemberContent = pdu.content_as().ok()?;
-    Membership::from_state(&content.membership)
+    Membership::from_state(pdu.member()?.membership.as_ref()?)
 }
 
 /// The event being appended, whose content is not in the store yet.

@@ -41,6 +41,23 @@ pub struct Event {
     pub redacted_by: Option<EventSid>,
     /// The local device's transaction that made it: user, device, transaction id.
     pub transaction: Option<(UserSid, String, String)>,
+    /// Until when it is known that nothing relates to it.
+    pub(super) unrelated: Unrelated,
+}
+
+/// The newest position at which an event was known to have no relations; zero if nobody has looked.
+#[derive(Debug, Default)]
+pub(super) struct Unrelated(AtomicU64);
+
+impl Unrelated {
+    pub(super) fn at(&self) -> Option<Position> {
+        let at = self.0.load(Ordering::Relaxed);
+        (at > 0).then_some(Position(at))
+    }
+
+    pub(super) fn note(&self, at: Position) {
+        self.0.fetch_max(at.0, Ordering::Relaxed);
+    }
 }
 
 impl Event {
@@ -76,6 +93,7 @@ impl Event {
             replaces,
             redacted_by,
             transaction,
+            unrelated: Unrelated::default(),
         })
     }
 
@@ -93,6 +111,7 @@ impl Event {
             replaces: self.replaces,
             redacted_by: self.redacted_by,
             transaction: self.transaction.clone(),
+            unrelated: Unrelated::default(),
         }
     }
 

@@ -39,7 +39,7 @@ pub use self::{
     error::RoomError,
     event::{Event, Events},
     head::{Head, RoomGuard},
-    reader::Reader,
+    reader::{Reader, Recent},
     send::{Sent, TxnKey},
     state::{StateTrees, TreeUpdate},
 };
@@ -77,6 +77,7 @@ struct Inner {
     trees: StateTrees,
     events: Events,
     heads: head::Heads,
+    recents: reader::Recents,
     rooms: DashMap<OwnedRoomId, Arc<Room>>,
     /// Memberships of batches that are on their way.
     memberships: DashMap<(UserSid, RoomSid), append::PendingMembership>,
@@ -114,7 +115,9 @@ impl Rooms {
     ) -> Self {
         let inner = Inner {
             trees: StateTrees::new(store.clone(), sizes.state),
-            events: Events::new(sizes.events),
+            // What waiting users share is an eighth of what the events themselves may take.
+            events: Events::new(sizes.events - sizes.events / 8),
+            recents: reader::Recents::new(sizes.events / 8),
             heads: head::Heads::new(sizes.heads),
             rooms: DashMap::new(),
             memberships: DashMap::new(),

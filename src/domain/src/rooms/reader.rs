@@ -2,6 +2,12 @@
 //!
 //! A [`Reader`] is a moment: everything it says is as of its watermark. /sync, /messages and the handlers take one per
 //! request. Reads of many rows are batched; events and tree nodes come from the shared caches.
+//!
+//! - `pages`: questions about many events at once.
+//! - `recent`: the newest part of a room's log and the state in force, in memory for rooms that someone waits for.
+
+mod pages;
+mod recent;
 
 use std::{ops::Bound, sync::Arc};
 
@@ -11,12 +17,14 @@ use ruma::{
 };
 use vatra_store::{Direction, Position, Range, View};
 
+pub use self::recent::Recent;
+pub(super) use self::recent::Recents;
 use super::{Event, Inner, Room, RoomError, power::power_levels};
 use crate::{
     ids::StateKeyName,
     schema::{
-        self, EventSid, LogRow, Membership, MembershipRow, RelationRow, RoomOrder, RoomSid,
-        StateChange, StateKeySid, StateRoot, UserSid,
+        self, DeltaRow, EventSid, LogRow, Membership, MembershipRow, RelationRow, RoomOrder,
+        RoomSid, StateChange, StateKeySid, StateRoot, UserSid,
     },
 };
 
@@ -112,15 +120,30 @@ impl Reader {
 
     /// The state after everything up to and including `at`. Positions after the watermark mean the watermark.
     pub async fn root_at(&self, room: RoomSid, at: Position) -> Result<StateRoot, RoomError> {
+        let at = at.min(self.watermark());
+        let recent = self.recent_at(room, at);
+        if let Some(root) = recent.and_then(|it| it.state.root_at(at)) {
+            return Ok(root);
+        }
+        let newest = self.newest_delta(room, at).await?;
+        Ok(newest.and_then(|(_, delta)| delta.root))
+    }
+
+    /// The last change of the state at or before `at`.
+    async fn newest_delta(
+        &self,
+        room: RoomSid,
+        at: Position,
+    ) -> Result<Option<(Position, DeltaRow)>, RoomError> {
         let bounds = Range::between(
             Bound::Included(&(room, Position(0))),
             Bound::Included(&(room, at)),
         );
         let newest = self
             .view
-            .range(&schema::STATE_DELTAS, bounds, Direction::Backward, 1)
+            .first(&schema::STATE_DELTAS, bounds, Direction::Backward)
             .await?;
-        Ok(newest.into_iter().next().and_then(|(_, delta)| delta.root))
+        Ok(newest.map(|((_, position), delta)| (position, delta)))
     }
 
     /// The state after an event: with the event itself if it is a state event that took effect.
@@ -271,6 +294,22 @@ impl Reader {
 
     /// The room's part of the log in `(after, upto]`: what clients learnt of then.
     pub async fn log(
+        &self,
+        room: RoomSid,
+        after: Position,
+        upto: Position,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(Position, LogRow)>, RoomError> {
+        let upto = upto.min(self.watermark());
+        let recent = self.recent_at(room, upto);
+        if let Some(rows) = recent.and_then(|it| it.log(after, upto, direction, limit)) {
+            return Ok(rows);
+        }
+        self.stored_log(room, after, upto, direction, limit).await
+    }
+
+    async fn stored_log(
         &self,
         room: RoomSid,
         after: Position,

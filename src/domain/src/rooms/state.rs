@@ -76,6 +76,39 @@ impl StateTrees {
         Ok(None)
     }
 
+    /// The event at `key` in each of many states, in their order. One batched read per level for what is not in memory.
+    pub async fn get_each(
+        &self,
+        view: &View,
+        roots: &[StateRoot],
+        key: StateKeySid,
+    ) -> Result<Vec<Option<EventSid>>, StoreError> {
+        let mut found = vec![None; roots.len()];
+        let mut at = roots.to_vec();
+        let mut level = 0;
+        loop {
+            let ids: Vec<NodeId> = at.iter().flatten().copied().collect();
+            if ids.is_empty() {
+                return Ok(found);
+            }
+            let mut nodes = self.nodes(view, &ids).await?.into_iter();
+            for (at, found) in at.iter_mut().zip(&mut found) {
+                if at.is_none() {
+                    continue;
+                }
+                *at = match nodes.next().as_deref() {
+                    Some(NodeRow::Branch(children)) => child(children, slot(key, level)),
+                    Some(NodeRow::Leaf(entries)) => {
+                        *found = find(entries, key);
+                        None
+                    }
+                    None => None,
+                };
+            }
+            level += 1;
+        }
+    }
+
     /// Every entry of the state `root`, in no particular order. One batched read per level.
     pub async fn entries(
         &self,
@@ -387,6 +420,10 @@ mod tests {
                     for key in 1..400 {
                         let found = trees.get(&view, *root, StateKeySid(key)).await.unwrap();
                         assert_eq!(found, model.get(&StateKeySid(key)).copied());
+                        let each = trees.get_each(&view, &roots, StateKeySid(key)).await.unwrap();
+                        let expected: Vec<_> =
+                            models.iter().map(|model| model.get(&StateKeySid(key)).copied()).collect();
+                        assert_eq!(each, expected);
                     }
                 }
                 let mut rebuilt = models[1].clone();

@@ -12,6 +12,7 @@ use vatra_store::{Keyspace, Map, Migration, Position};
 mod followers;
 mod ids;
 mod media;
+mod migrations;
 mod remote;
 mod rooms;
 mod users;
@@ -44,6 +45,49 @@ pub mod topic {
 
     /// The kind of [`presence`].
     pub const PRESENCE: u8 = 4;
+
+    // The kinds below wake nobody: they narrow down what changed, so that a reader who was woken knows what it need not read.
+
+    /// The kind of [`state`].
+    pub const STATE: u8 = 33;
+    /// The kind of [`relations`].
+    pub const RELATIONS: u8 = 34;
+    /// The kind of [`receipts`].
+    pub const RECEIPTS: u8 = 35;
+    /// The kind of [`own_receipts`].
+    pub const OWN_RECEIPTS: u8 = 36;
+
+    /// The room's current state changed.
+    pub fn state(room: RoomSid) -> Topic {
+        Topic {
+            kind: STATE,
+            id: room.0,
+        }
+    }
+
+    /// An event of the room got something that relates to it.
+    pub fn relations(room: RoomSid) -> Topic {
+        Topic {
+            kind: RELATIONS,
+            id: room.0,
+        }
+    }
+
+    /// Someone has read on in the room.
+    pub fn receipts(room: RoomSid) -> Topic {
+        Topic {
+            kind: RECEIPTS,
+            id: room.0,
+        }
+    }
+
+    /// The user has read on in some room.
+    pub fn own_receipts(user: UserSid) -> Topic {
+        Topic {
+            kind: OWN_RECEIPTS,
+            id: user.0,
+        }
+    }
 
     /// Someone in the room came or went. Wakes like [`room`], but nothing of the room itself changed.
     pub fn presence(room: RoomSid) -> Topic {
@@ -80,7 +124,7 @@ pub mod topic {
 
 /// The migrations that bring an older store up to this schema, in order.
 pub fn migrations() -> &'static [Migration] {
-    &[]
+    migrations::ALL
 }
 
 // ---------------------------------------------------------------- ids (owner: ids)
@@ -154,6 +198,9 @@ pub const ALIASES: Map<String, AliasRow> = Map::new(Keyspace::Index, 27, "aliase
 pub const ROOM_ALIASES: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 28, "room_aliases");
 /// Rooms that the directory lists. 10 bytes a row.
 pub const PUBLIC_ROOMS: Map<RoomSid, ()> = Map::new(Keyspace::Index, 29, "public_rooms");
+/// Events that something relates to, or did before it was redacted, by their ids: a page of events asks here once which of
+/// its relations are worth reading. 60 bytes a row.
+pub const RELATED: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 32, "related");
 
 // ---------------------------------------------------------------- users (owner: users)
 

@@ -115,7 +115,8 @@ impl Users {
         Ok(events)
     }
 
-    /// Account data of a room that changed after `since`; all of it for a first sync.
+    /// Account data of a room that changed after `since`; all of it for a first sync. Reads nothing if nothing of the user's has
+    /// changed since.
     pub async fn room_account_data_since(
         &self,
         view: &View,
@@ -133,6 +134,9 @@ impl Users {
                 .filter_map(|((_, _, kind), row)| read(kind, row))
                 .collect());
         };
+        if !self.inner.store.changed_since(topic::user(user), since) {
+            return Ok(Vec::new());
+        }
         let range = Range::prefix(&(user,)).after(&(user, since));
         let log = view
             .range(

@@ -12,7 +12,7 @@ use vatra_store::{Batch, Direction, Position, Range, Store};
 use super::super::{Reader, Room, RoomError, visible::Viewer};
 use crate::{
     clock::SharedClock,
-    schema::{self, ReceiptKey, ReceiptRow, RoomSid, UserSid, topic},
+    schema::{self, ReceiptKey, ReceiptRow, RoomOrder, RoomSid, UserSid, topic},
 };
 
 /// Who has read what.
@@ -50,10 +50,7 @@ impl Receipts {
         );
         let old = self.store.view().get(&schema::RECEIPTS, &key).await?;
         // An event this server does not have (yet) cannot be compared; it is believed.
-        let order = order.unwrap_or_else(|| {
-            old.as_ref()
-                .map_or(crate::schema::RoomOrder(0), |old| old.order)
-        });
+        let order = order.unwrap_or_else(|| old.as_ref().map_or(RoomOrder(0), |old| old.order));
         if old.as_ref().is_some_and(|old| {
             old.order > order || (old.order == order && old.event_id == event.as_str())
         }) {
@@ -79,6 +76,8 @@ impl Receipts {
             ((room, position, user), logged)
         });
         batch.wake(topic::room(room));
+        batch.wake(topic::receipts(room));
+        batch.wake(topic::own_receipts(user));
         self.store.write(batch).await?;
         Ok(())
     }
@@ -103,6 +102,7 @@ impl Receipts {
     }
 
     /// The receipt event of a room: what changed after `since`, or all of it. Private receipts are shown to their owner only.
+    /// Reads nothing if nobody has read on since.
     pub async fn event(
         &self,
         reader: &Reader,
@@ -110,6 +110,9 @@ impl Receipts {
         room: RoomSid,
         since: Option<Position>,
     ) -> Result<Option<Box<RawValue>>, RoomError> {
+        if since.is_some_and(|since| !self.store.changed_since(topic::receipts(room), since)) {
+            return Ok(None);
+        }
         let view = reader.view();
         let rows: Vec<(ReceiptKey, ReceiptRow)> = match since {
             None => {
@@ -151,21 +154,28 @@ impl Receipts {
         Ok(to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok())
     }
 
-    /// How far a user has read a room (a thread of it, the main timeline, or unthreaded): the furthest of their public and
-    /// private receipts.
-    pub async fn read_up_to(
+    /// How far a user has read a room, in each of these threads (a thread's root, the main timeline, or unthreaded): the
+    /// furthest of their public and private receipts. One batched read.
+    pub async fn read_up_to<const N: usize>(
         &self,
         reader: &Reader,
         room: &Room,
         user: UserSid,
-        thread: &ReceiptThread,
-    ) -> Result<Option<crate::schema::RoomOrder>, RoomError> {
-        let thread = thread.as_str().unwrap_or_default();
-        let key = |kind: &str| (room.sid, user, kind.to_owned(), thread.to_owned());
-        let rows = reader
-            .view()
-            .get_many(&schema::RECEIPTS, &[key("m.read"), key("m.read.private")])
-            .await?;
-        Ok(rows.into_iter().flatten().map(|row| row.order).max())
+        threads: [&ReceiptThread; N],
+    ) -> Result<[Option<RoomOrder>; N], RoomError> {
+        let keys: Vec<ReceiptKey> = threads
+            .iter()
+            .flat_map(|thread| {
+                let thread = thread.as_str().unwrap_or_default();
+                ["m.read", "m.read.private"]
+                    .map(|kind| (room.sid, user, kind.to_owned(), thread.to_owned()))
+            })
+            .collect();
+        let rows = reader.view().get_many(&schema::RECEIPTS, &keys).await?;
+        let mut pairs = rows.chunks(2);
+        Ok(threads.map(|_| {
+            let pair = pairs.next().into_iter().flatten();
+            pair.flatten().map(|row| row.order).max()
+        }))
     }
 }

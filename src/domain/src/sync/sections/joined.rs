@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::api::client::filter::RoomEventFilter;
+use ruma::{api::client::filter::RoomEventFilter, events::TimelineEventType};
 use vatra_store::Position;
 
 use super::{
@@ -38,6 +38,10 @@ impl Providers {
         // Who joins after `since` knows nothing of the room, though the timeline may go back before the join.
         let newly = span.is_new(row.position);
         let since = if newly { None } else { span.since };
+        if since.is_some() {
+            // Others wait for the same room: what they need of it as well is looked up once.
+            reader.recent(room).await?;
+        }
         let window = ask(reader, viewer, request)
             .window(room, since, span.upto, span.full_state)
             .await?;
@@ -47,7 +51,7 @@ impl Providers {
                 .state
                 .iter()
                 .chain(&window.events)
-                .any(|event| event.pdu.kind.to_string() == "m.room.member");
+                .any(|event| event.pdu.kind == TimelineEventType::RoomMember);
 
         let mut joined = JoinedRoom {
             ephemeral: self.ephemeral(reader, viewer, request, room, since).await?,
@@ -70,7 +74,7 @@ impl Providers {
         let receipts = &self.ephemeral.receipts;
         let unread = self
             .unreads
-            .of(reader, receipts, rules, viewer, room)
+            .of(reader, receipts, rules, viewer, room, row)
             .await?;
         if request.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = Some(unread.main.into());
