@@ -18,8 +18,11 @@ mod event;
 mod head;
 pub mod power;
 mod reader;
+pub mod receive;
+mod resolve;
 mod send;
 pub mod serve;
+mod servers;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -35,7 +38,6 @@ use ruma::{
 use vatra_store::{Store, View};
 
 pub use self::{
-    append::Placed,
     error::RoomError,
     event::{Event, Events},
     head::{Head, RoomGuard},
