@@ -19,8 +19,11 @@ mod head;
 mod member_changes;
 pub mod power;
 mod reader;
+pub mod receive;
+mod resolve;
 mod send;
 pub mod serve;
+mod servers;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -36,7 +39,6 @@ use ruma::{
 use vatra_store::{Store, View};
 
 pub use self::{
-    append::Placed,
     error::RoomError,
     event::{Event, Events},
     head::{Head, RoomGuard},

@@ -12,7 +12,7 @@ mod recent;
 use std::{ops::Bound, sync::Arc};
 
 use ruma::{
-    EventId, OwnedUserId, RoomId, UserId,
+    EventId, OwnedUserId, RoomId, ServerName, UserId,
     events::{StateEventType, room::power_levels::RoomPowerLevels},
 };
 use vatra_store::{Direction, Position, Range, View};
@@ -48,6 +48,11 @@ impl Reader {
     /// The view beneath, for maps that other modules own.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// This server's name.
+    pub fn server_name(&self) -> &ServerName {
+        self.inner.signer.server_name()
     }
 
     /// A room by its id.
@@ -148,6 +153,10 @@ impl Reader {
 
     /// The state after an event: with the event itself if it is a state event that took effect.
     pub async fn root_after(&self, event: &Event) -> Result<StateRoot, RoomError> {
+        if let Some(root) = event.tail.root_after {
+            return Ok(root);
+        }
+        // An event of before this was kept with it.
         let Some(key) = &event.pdu.state_key else {
             return Ok(event.root_before);
         };
@@ -214,6 +223,25 @@ impl Reader {
         new: StateRoot,
     ) -> Result<Vec<StateChange>, RoomError> {
         Ok(self.inner.trees.diff(&self.view, old, new).await?)
+    }
+
+    /// How a position changed a room's current state; `None` if it did not.
+    pub async fn state_changes(
+        &self,
+        room: RoomSid,
+        at: Position,
+    ) -> Result<Option<Vec<StateChange>>, RoomError> {
+        let Some(delta) = self.view.get(&schema::STATE_DELTAS, &(room, at)).await? else {
+            return Ok(None);
+        };
+        if !delta.changes.is_empty() {
+            return Ok(Some(delta.changes));
+        }
+        let before = self
+            .newest_delta(room, Position(at.0.saturating_sub(1)))
+            .await?;
+        let before = before.and_then(|(_, delta)| delta.root);
+        Ok(Some(self.diff(before, delta.root).await?))
     }
 
     /// The event type and state key behind a number.

@@ -44,6 +44,50 @@ impl TreeUpdate {
     }
 }
 
+/// New nodes that several states share, until they are in a batch. They can be read at once; those that never get into a batch are
+/// forgotten.
+pub(super) struct Grown {
+    inner: Arc<super::Inner>,
+    nodes: Vec<(NodeId, Arc<NodeRow>)>,
+}
+
+impl Grown {
+    pub(super) fn new(inner: &Arc<super::Inner>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// The state `root` with some keys set or removed.
+    pub(super) async fn set(
+        &mut self,
+        view: &View,
+        root: StateRoot,
+        changes: &[(StateKeySid, Option<EventSid>)],
+    ) -> Result<StateRoot, StoreError> {
+        if changes.is_empty() {
+            return Ok(root);
+        }
+        let update = self.inner.trees.update(view, root, changes).await?;
+        self.inner.trees.submitted(&update);
+        self.nodes.extend(update.nodes);
+        Ok(update.root)
+    }
+
+    /// Hands the nodes over to a batch, with the duty to settle them.
+    pub(super) fn take(&mut self) -> Vec<(NodeId, Arc<NodeRow>)> {
+        std::mem::take(&mut self.nodes)
+    }
+}
+
+impl Drop for Grown {
+    fn drop(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.iter().map(|(id, _)| *id).collect();
+        self.inner.trees.settled(&nodes);
+    }
+}
+
 impl StateTrees {
     /// Trees in `store`, with a cache of about `cache_bytes`.
     pub fn new(store: Store, cache_bytes: u64) -> Self {

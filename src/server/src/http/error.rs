@@ -351,7 +351,9 @@ impl From<RoomError> for Error {
                 _ => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
             },
             RoomError::Raced | RoomError::Commit(_) => return Self::unavailable(&error),
-            RoomError::Pdu(_) | RoomError::Store(_) => return Self::internal(&error),
+            RoomError::Pdu(_) | RoomError::Store(_) | RoomError::Unresolvable(_) => {
+                return Self::internal(&error);
+            }
         };
         Self::new(status, code, error)
     }

@@ -116,11 +116,10 @@ impl Book<'_> {
 
     /// Enters what a position changed in a room.
     pub(super) async fn turn(&mut self, room: RoomSid, at: Position) -> Result<(), FollowError> {
-        let view = self.reader.view();
-        let Some(delta) = view.get(&schema::STATE_DELTAS, &(room, at)).await? else {
+        let Some(changes) = self.reader.state_changes(room, at).await? else {
             return Ok(());
         };
-        for change in delta.changes {
+        for change in changes {
             let Some(name) = self.reader.state_key_name(change.key).await? else {
                 continue;
             };
