@@ -89,6 +89,9 @@ impl From<crate::ids::IdError> for ReceiveError {
     }
 }
 
+/// Locks by what they are for.
+type Turns<K> = DashMap<K, Arc<Mutex<()>>>;
+
 /// Receives events of other servers. Cheap to clone.
 #[derive(Clone)]
 pub struct Receiver {
@@ -96,9 +99,9 @@ pub struct Receiver {
     remote: Remote,
     keys: Keys,
     /// One event at a time is placed in a room.
-    turns: Arc<DashMap<RoomSid, Arc<Mutex<()>>>>,
+    turns: Arc<Turns<RoomSid>>,
     /// One gap at a time is asked of a server for a room.
-    asking: Arc<DashMap<(OwnedServerName, RoomSid), Arc<Mutex<()>>>>,
+    asking: Arc<Turns<(OwnedServerName, RoomSid)>>,
 }
 
 /// What was gathered about an event before it is placed.
@@ -253,10 +256,7 @@ impl Receiver {
 }
 
 /// A lock of the map's, which forgets those nobody holds when it has many.
-async fn turn<K: std::hash::Hash + Eq>(
-    turns: &DashMap<K, Arc<Mutex<()>>>,
-    key: K,
-) -> OwnedMutexGuard<()> {
+async fn turn<K: std::hash::Hash + Eq>(turns: &Turns<K>, key: K) -> OwnedMutexGuard<()> {
     if turns.len() > 10_000 {
         turns.retain(|_, held| Arc::strong_count(held) > 1);
     }
