@@ -142,10 +142,10 @@ pub(super) async fn pushers(
 }
 
 fn rule(rules: &Ruleset, kind: RuleKind, id: &str) -> Result<PushRule, Error> {
-    known_kind(&kind)?;
-    let rule = rules.get(kind, id);
-    rule.map(PushRule::from)
-        .ok_or_else(|| Error::not_found("no such push rule"))
+    // A kind that this server does not know has no rules.
+    let missing = || Error::not_found("no such push rule");
+    known_kind(&kind).map_err(|_| missing())?;
+    rules.get(kind, id).map(PushRule::from).ok_or_else(missing)
 }
 
 /// ruma takes any word as a kind.
