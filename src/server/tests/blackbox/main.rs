@@ -15,4 +15,5 @@ mod ephemeral;
 mod harness;
 mod operate;
 mod rooms;
+mod routing;
 mod server;

@@ -22,8 +22,7 @@ use ruma::api::client::{
     account as ruma_account, context as ruma_context, knock as ruma_knock,
     membership as ruma_membership, message as ruma_message, presence as ruma_presence,
     profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
-    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state,
-    sync as ruma_sync, typing as ruma_typing,
+    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state, sync as ruma_sync, typing as ruma_typing,
 };
 
 use super::endpoint::Routes;
