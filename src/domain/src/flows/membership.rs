@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content};
+use super::{FlowError, content, settings};
 use crate::{
     event::build::Draft,
     rooms::{Reader, Room, RoomError, Rooms},
@@ -99,7 +99,8 @@ impl Change<'_> {
         if reader.is_joined(self.by.sid, room.sid).await? {
             return Ok(());
         }
-        self.to(users, rooms, "join").await
+        self.to(users, rooms, "join").await?;
+        settings::joined(users, rooms, self.by.sid, &room).await
     }
 
     /// Lifts a ban.

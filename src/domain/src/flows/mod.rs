@@ -4,12 +4,16 @@
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
+//! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
 pub mod create_room;
 pub mod directory;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
+pub mod settings;
+pub mod upgrade;
+mod upgraded_levels;
 
 use ruma::CanonicalJsonObject;
 

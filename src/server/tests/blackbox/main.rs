@@ -17,3 +17,4 @@ mod operate;
 mod rooms;
 mod routing;
 mod server;
+mod upgrade;

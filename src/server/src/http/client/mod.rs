@@ -90,6 +90,7 @@ fn room_routes(routes: Routes) -> Routes {
         .add(directory::list)
         .add(directory::search)
         .add(rooms::create)
+        .add(rooms::upgrade)
         .json::<ruma_message::send_message_event::v3::Request, _, _, _>(rooms::send)
         .add(rooms::redact)
         .json::<ruma_state::send_state_event::v3::Request, _, _, _>(rooms::set_state)
