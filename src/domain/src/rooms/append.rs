@@ -15,7 +15,11 @@ use vatra_store::{Batch, Position, Ticket};
 
 use super::{Event, Head, Inner, RoomError, RoomGuard, TreeUpdate, TxnKey};
 use crate::{
-    event::{pdu::Pdu, redact, relation::Relation},
+    event::{
+        pdu::Pdu,
+        redact,
+        relation::{Relation, THREAD},
+    },
     schema::{
         self, DeltaRow, EventRow, EventSid, HeadRow, LogRow, Membership, MembershipRow, NodeId,
         RelationRow, RoomOrder, RoomSid, StateChange, StateKeySid, StateRoot, Status, TxnRow,
@@ -210,6 +214,8 @@ impl RoomGuard {
         let (room, sid, order) = (event.room, event.sid, event.order);
         batch.put(&schema::EVENT_SIDS, &event.pdu.event_id.to_string(), &sid);
         batch.put(&schema::TIMELINE, &(room, order), &sid);
+        let sent: u64 = event.pdu.origin_server_ts.0.into();
+        batch.put(&schema::EVENT_TIMES, &(room, sent, order), &sid);
         let row = event.row();
         batch.put_at_position(&schema::EVENTS, move |position| {
             let EventRow { mut head, pdu } = row;
@@ -288,6 +294,10 @@ impl RoomGuard {
         else {
             return Ok(());
         };
+        if rel_type == THREAD {
+            let place = (event.room, event.order);
+            batch.put(&schema::THREAD_REPLIES, &place, &event_id.to_string());
+        }
         let sender = self.inner.ids.intern_user(&event.pdu.sender).await?;
         let row = RelationRow {
             event: event.sid,
@@ -347,6 +357,7 @@ impl RoomGuard {
         };
         batch.put(&schema::EVENTS, &sid, &emptied.row());
         if let Some(relation) = Relation::of(&target.pdu) {
+            batch.delete(&schema::THREAD_REPLIES, &(target.room, target.order));
             batch.delete(
                 &schema::RELATIONS,
                 &(target.room, relation.event_id.to_string(), target.order),

@@ -11,6 +11,7 @@
 //! `append`; to tell others of it later, write a follower.
 
 mod append;
+pub mod at_time;
 pub mod check;
 pub mod ephemeral;
 mod error;
@@ -23,6 +24,7 @@ pub mod serve;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 pub mod unread;
 pub mod visible;
 

@@ -11,6 +11,7 @@ use vatra_store::{Keyspace, Map, Migration, Position};
 
 mod ids;
 mod media;
+mod migrations;
 mod rooms;
 mod users;
 
@@ -22,7 +23,9 @@ pub use self::{
         NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange, StateRoot, Status,
         TxnRow,
     },
-    users::{AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow},
+    users::{
+        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow,
+    },
 };
 
 /// What the topics of the store's wake-ups are about.
@@ -76,7 +79,11 @@ pub mod topic {
 
 /// The migrations that bring an older store up to this schema, in order.
 pub fn migrations() -> &'static [Migration] {
-    &[]
+    &[Migration {
+        version: 2,
+        name: "the times of events, and the replies in threads",
+        run: migrations::times_and_threads,
+    }]
 }
 
 // ---------------------------------------------------------------- ids (owner: ids)
@@ -150,6 +157,13 @@ pub const ALIASES: Map<String, AliasRow> = Map::new(Keyspace::Index, 27, "aliase
 pub const ROOM_ALIASES: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 28, "room_aliases");
 /// Rooms that the directory lists. 10 bytes a row.
 pub const PUBLIC_ROOMS: Map<RoomSid, ()> = Map::new(Keyspace::Index, 29, "public_rooms");
+
+/// Replies in threads, in room order: the id of the thread's root. 80 bytes a row.
+pub const THREAD_REPLIES: Map<(RoomSid, RoomOrder), String> =
+    Map::new(Keyspace::Stream, 56, "thread_replies");
+/// When visible events were sent, in milliseconds, as their servers say. 40 bytes a row.
+pub const EVENT_TIMES: Map<(RoomSid, u64, RoomOrder), EventSid> =
+    Map::new(Keyspace::Stream, 57, "event_times");
 
 // ---------------------------------------------------------------- users (owner: users)
 

@@ -17,4 +17,5 @@ mod operate;
 mod rooms;
 mod routing;
 mod server;
+mod threads;
 mod upgrade;

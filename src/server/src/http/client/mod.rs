@@ -22,7 +22,7 @@ use ruma::api::client::{
     account as ruma_account, context as ruma_context, knock as ruma_knock,
     membership as ruma_membership, message as ruma_message, presence as ruma_presence,
     profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
-    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state, sync as ruma_sync, typing as ruma_typing,
+    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state, sync as ruma_sync, threads as ruma_threads, typing as ruma_typing,
 };
 
 use super::endpoint::Routes;
@@ -81,6 +81,8 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_relations::get_relating_events_with_rel_type_and_event_type::v1::Request, _, _, _>(
             relations::relations,
         )
+        .add(relations::at_time)
+        .json::<ruma_threads::get_threads::v1::Request, _, _, _>(relations::threads)
         .add(directory::create)
         .add(directory::get)
         .add(directory::delete)
