@@ -4,6 +4,7 @@
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
+//! - [`spaces`]: what a room looks like from outside, and the tree under a space
 //! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
 pub mod create_room;
@@ -12,6 +13,7 @@ pub mod membership;
 pub mod profile;
 pub mod public_rooms;
 pub mod settings;
+pub mod spaces;
 pub mod upgrade;
 mod upgraded_levels;
 

@@ -17,5 +17,6 @@ mod operate;
 mod rooms;
 mod routing;
 mod server;
+mod spaces;
 mod threads;
 mod upgrade;

@@ -16,13 +16,15 @@ mod push_rules;
 mod relations;
 mod rooms;
 mod session;
+mod spaces;
 mod sync;
 
 use ruma::api::client::{
     account as ruma_account, context as ruma_context, knock as ruma_knock,
     membership as ruma_membership, message as ruma_message, presence as ruma_presence,
     profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
-    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state, sync as ruma_sync, threads as ruma_threads, typing as ruma_typing,
+    relations as ruma_relations, room as ruma_room, session as ruma_session, space as ruma_space,
+    state as ruma_state, sync as ruma_sync, threads as ruma_threads, typing as ruma_typing,
 };
 
 use super::endpoint::Routes;
@@ -83,6 +85,8 @@ fn room_routes(routes: Routes) -> Routes {
         )
         .add(relations::at_time)
         .json::<ruma_threads::get_threads::v1::Request, _, _, _>(relations::threads)
+        .json::<ruma_space::get_hierarchy::v1::Request, _, _, _>(spaces::hierarchy)
+        .json::<ruma_room::get_summary::v1::Request, _, _, _>(spaces::summary)
         .add(directory::create)
         .add(directory::get)
         .add(directory::delete)
