@@ -15,9 +15,10 @@ use vatra_store::{Direction, Position};
 
 use super::{Event, Reader, Room, RoomError, ephemeral::Receipts, visible::Viewer};
 use crate::{
-    event::relation::Relation,
+    event::relation::{Relation, THREAD},
     push::{self, Context},
     schema::{Membership, RoomOrder, RoomSid, UserSid},
+    users::Ignored,
 };
 
 /// How many events after a receipt are judged; a count that reaches it stays there.
@@ -70,12 +71,14 @@ struct Basis {
     main: Option<RoomOrder>,
     since: Position,
     rules: Arc<Ruleset>,
+    ignored: Arc<Ignored>,
 }
 
 impl Basis {
     fn is(&self, other: &Self) -> bool {
         (self.everywhere, self.main, self.since) == (other.everywhere, other.main, other.since)
             && Arc::ptr_eq(&self.rules, &other.rules)
+            && Arc::ptr_eq(&self.ignored, &other.ignored)
     }
 }
 
@@ -87,12 +90,12 @@ impl Unreads {
         }
     }
 
-    /// Counts what a user has not read of a room.
+    /// Counts what a user has not read of a room, by their push rules and without those they ignore.
     pub async fn of(
         &self,
         reader: &Reader,
         receipts: &Receipts,
-        rules: Arc<Ruleset>,
+        (rules, ignored): (Arc<Ruleset>, Arc<Ignored>),
         viewer: &Viewer,
         room: &Arc<Room>,
     ) -> Result<Unread, RoomError> {
@@ -103,6 +106,7 @@ impl Unreads {
             main: read(&ReceiptThread::Main).await?,
             since: joined.map_or(Position(0), |row| row.position),
             rules,
+            ignored,
         };
         let count = Count {
             reader,
@@ -232,7 +236,9 @@ impl Count<'_> {
     }
 
     fn judge(&self, event: &Event, context: &Context, counts: &mut Counts) {
-        if event.redacted_by.is_some() {
+        let hushed =
+            event.pdu.state_key.is_none() && self.basis.ignored.contains(&event.pdu.sender);
+        if hushed || event.redacted_by.is_some() {
             return;
         }
         let outcome = push::evaluate(&self.basis.rules, &event.pdu, context);
@@ -277,5 +283,5 @@ impl Count<'_> {
 /// The thread an event is in, by its root's id.
 fn thread_of(event: &Event) -> Option<String> {
     let relation = Relation::of(&event.pdu)?;
-    (relation.rel_type == "m.thread").then(|| relation.event_id.to_string())
+    (relation.rel_type == THREAD).then(|| relation.event_id.to_string())
 }

@@ -29,7 +29,7 @@ use crate::{
         visible::Viewer,
     },
     schema::{EventSid, Membership, MembershipRow, RoomSid, UserSid, topic},
-    users::Users,
+    users::{Ignored, Users},
 };
 
 /// Between what the client knows and what it will know.
@@ -90,6 +90,9 @@ impl Providers {
                     }
                 }
                 Membership::Invite if span.is_new(row.position) => {
+                    if self.is_unwelcome(reader, viewer, row).await? {
+                        continue;
+                    }
                     let Some(room) = self.wanted(reader, *sid, request).await? else {
                         continue;
                     };
@@ -130,6 +133,21 @@ impl Providers {
         Ok(section)
     }
 
+    /// Whether an invite comes from someone whom the user ignores.
+    async fn is_unwelcome(
+        &self,
+        reader: &Reader,
+        viewer: &Viewer,
+        row: &MembershipRow,
+    ) -> Result<bool, SyncError> {
+        let ignored = self.users.ignored(viewer.sid).await?;
+        if ignored.is_empty() {
+            return Ok(false);
+        }
+        let invite = reader.event_by_sid(row.event).await?;
+        Ok(invite.is_some_and(|invite| ignored.contains(&invite.pdu.sender)))
+    }
+
     /// Whether anything at all may be new in a joined room: a comparison of integers.
     fn joined_changed(&self, room: RoomSid, row: &MembershipRow, span: Span) -> bool {
         let Some(since) = span.since else { return true };
@@ -168,7 +186,8 @@ impl Providers {
         // Who joins after `since` knows nothing of the room, though the timeline may go back before the join.
         let newly = span.is_new(row.position);
         let since = if newly { None } else { span.since };
-        let window = ask(reader, viewer, request)
+        let ignored = self.users.ignored(viewer.sid).await?;
+        let window = ask(reader, viewer, &ignored, request)
             .window(room, since, span.upto, span.full_state)
             .await?;
         let members_changed = newly
@@ -200,7 +219,7 @@ impl Providers {
         let receipts = &self.ephemeral.receipts;
         let unread = self
             .unreads
-            .of(reader, receipts, rules, viewer, room)
+            .of(reader, receipts, (rules, ignored), viewer, room)
             .await?;
         if request.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = Some(unread.main.into());
@@ -231,7 +250,8 @@ impl Providers {
             .since
             .filter(|_| !span.full_state)
             .filter(|since| row.joined_until > *since);
-        let mut window = ask(reader, viewer, request)
+        let ignored = self.users.ignored(viewer.sid).await?;
+        let mut window = ask(reader, viewer, &ignored, request)
             .window(room, since, upto, span.full_state)
             .await?;
         if !row.was_joined() {
@@ -459,11 +479,17 @@ const STRIPPED: [&str; 9] = [
     "m.room.tombstone",
 ];
 
-fn ask<'a>(reader: &'a Reader, viewer: &'a Viewer, request: &'a SyncRequest) -> Ask<'a> {
+fn ask<'a>(
+    reader: &'a Reader,
+    viewer: &'a Viewer,
+    ignored: &'a Ignored,
+    request: &'a SyncRequest,
+) -> Ask<'a> {
     let filter = &request.filter.room;
     Ask {
         reader,
         viewer,
+        ignored,
         timeline: &filter.timeline,
         state: &filter.state,
         state_after: request.state != StateField::Before,
