@@ -4,6 +4,7 @@
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
+//! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
 //! - [`spaces`]: what a room looks like from outside, and the tree under a space
 //! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
@@ -12,10 +13,12 @@ pub mod directory;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
+pub mod reports;
 pub mod settings;
 pub mod spaces;
 pub mod upgrade;
 mod upgraded_levels;
+pub mod user_directory;
 
 use ruma::CanonicalJsonObject;
 

@@ -24,7 +24,8 @@ pub use self::{
         TxnRow,
     },
     users::{
-        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow,
+        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, ReportRow,
+        Reported, TokenRow,
     },
 };
 
@@ -191,6 +192,9 @@ pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> =
 pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
+/// What a user reported: (user, number of the report). At most 17 kB a row, a thousand a user.
+pub const REPORTS: Map<(UserSid, u64), ReportRow> = Map::new(Keyspace::Index, 92, "reports");
+
 // ---------------------------------------------------------------- media (owner: media)
 
 /// What a media id stands for: (server name, media id). 250 bytes a row.

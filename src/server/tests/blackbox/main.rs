@@ -14,6 +14,7 @@ mod directory;
 mod ephemeral;
 mod harness;
 mod operate;
+mod people;
 mod rooms;
 mod routing;
 mod server;

@@ -11,6 +11,7 @@ mod legacy_media;
 mod media;
 mod membership;
 mod messages;
+mod people;
 mod profile;
 mod push_rules;
 mod relations;
@@ -87,6 +88,10 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_threads::get_threads::v1::Request, _, _, _>(relations::threads)
         .json::<ruma_space::get_hierarchy::v1::Request, _, _, _>(spaces::hierarchy)
         .json::<ruma_room::get_summary::v1::Request, _, _, _>(spaces::summary)
+        .add(people::search)
+        .add(people::report_event)
+        .add(people::report_room)
+        .add(people::report_user)
         .add(directory::create)
         .add(directory::get)
         .add(directory::delete)
