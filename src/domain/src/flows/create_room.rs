@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vatra_store::Batch;
 
-use super::{FlowError, content, membership::member_content};
+use super::{FlowError, content, membership::member_content, settings};
 use crate::{
     event::build::Draft,
     rooms::{RoomError, RoomGuard, Rooms, Sent},
@@ -116,10 +116,24 @@ pub async fn create_room(
         batch.put(&schema::PUBLIC_ROOMS, &room.sid, &());
     }
     match rooms.store().write(batch).await {
-        Ok(_) => Ok(room.id.clone()),
-        Err(vatra_store::CommitError::AssertFailed) => Err(FlowError::AliasTaken),
-        Err(error) => Err(error.into()),
+        Ok(_) => {}
+        Err(vatra_store::CommitError::AssertFailed) => return Err(FlowError::AliasTaken),
+        Err(error) => return Err(error.into()),
     }
+    settings::created(users, rooms, requester.sid, &room).await?;
+    Ok(room.id.clone())
+}
+
+/// What a room version means.
+///
+/// # Errors
+/// [`RoomError::UnsupportedVersion`] for one that this server makes no rooms of.
+pub(super) fn version_rules(version: &RoomVersionId) -> Result<RoomVersionRules, RoomError> {
+    let known = (1..=12).any(|known: u8| version.as_str() == known.to_string());
+    version
+        .rules()
+        .filter(|_| known)
+        .ok_or(RoomError::UnsupportedVersion)
 }
 
 /// Reads the request.
@@ -143,10 +157,7 @@ fn plan(
         // An invite that nobody delivers would look as if it had been.
         return Err(bad("this server cannot invite users of other servers yet"));
     }
-    let rules = version
-        .rules()
-        .filter(|_| is_known(version))
-        .ok_or(RoomError::UnsupportedVersion)?;
+    let rules = version_rules(version)?;
     let preset = request.preset.clone().unwrap_or(match request.visibility {
         Visibility::Public => RoomPreset::PublicChat,
         _ => RoomPreset::PrivateChat,
@@ -262,11 +273,11 @@ fn levels(
 }
 
 /// A room in the making.
-struct Making<'a> {
-    rooms: &'a Rooms,
-    sender: OwnedUserId,
-    guard: RoomGuard,
-    last: Sent,
+pub(super) struct Making<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) sender: OwnedUserId,
+    pub(super) guard: RoomGuard,
+    pub(super) last: Sent,
 }
 
 impl Making<'_> {
@@ -346,7 +357,8 @@ impl Making<'_> {
         Ok(())
     }
 
-    async fn send(
+    /// Sends a state event as the room's maker.
+    pub(super) async fn send(
         &mut self,
         kind: &str,
         key: &str,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content};
+use super::{FlowError, content, settings};
 use crate::{
     event::build::Draft,
     rooms::{Reader, Room, RoomError, Rooms},
@@ -124,7 +124,8 @@ impl Change<'_> {
         if reader.is_joined(self.by.sid, room.sid).await? {
             return Ok(());
         }
-        self.to_with(users, rooms, "join", more).await
+        self.to_with(users, rooms, "join", more).await?;
+        settings::joined(users, rooms, self.by.sid, &room).await
     }
 
     /// Lifts a ban.

@@ -6,6 +6,9 @@
 //! - [`keys`]: keys of users and messages to devices, wherever the users live
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
+//! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
+//! - [`spaces`]: what a room looks like from outside, and the tree under a space
+//! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
 pub mod create_room;
 pub mod directory;
@@ -14,6 +17,12 @@ pub mod keys;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
+pub mod reports;
+pub mod settings;
+pub mod spaces;
+pub mod upgrade;
+mod upgraded_levels;
+pub mod user_directory;
 
 use ruma::CanonicalJsonObject;
 

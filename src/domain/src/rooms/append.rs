@@ -200,6 +200,8 @@ impl RoomGuard {
         let (room, sid, order) = (event.room, event.sid, event.order);
         batch.put(&schema::EVENT_SIDS, &event.pdu.event_id.to_string(), &sid);
         batch.put(&schema::TIMELINE, &(room, order), &sid);
+        let sent: u64 = event.pdu.origin_server_ts.0.into();
+        batch.put(&schema::EVENT_TIMES, &(room, sent, order), &sid);
         let row = event.row();
         batch.put_at_position(&schema::EVENTS, move |position| {
             let EventRow { mut head, pdu } = row;

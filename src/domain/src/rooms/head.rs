@@ -121,6 +121,11 @@ impl RoomGuard {
         self.head.as_mut().ok_or(RoomError::UnknownRoom)
     }
 
+    /// The newest event of the room, as of everything submitted under this guard.
+    pub fn last_event(&self) -> Option<OwnedEventId> {
+        self.head().ok()?.prev_events().into_iter().next()
+    }
+
     /// An event of the current state, as of everything submitted under this guard. From memory after the first time.
     pub async fn state_event(
         &mut self,

@@ -11,6 +11,7 @@
 //! `append`; to tell others of it later, write a follower.
 
 mod append;
+pub mod at_time;
 pub mod check;
 pub mod ephemeral;
 mod error;
@@ -27,6 +28,7 @@ mod servers;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 pub mod unread;
 pub mod visible;
 

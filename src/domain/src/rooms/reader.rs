@@ -390,6 +390,63 @@ impl Reader {
             .collect())
     }
 
+    /// Replies in threads before a place of the room, the newest first: where each stands, and its root's id.
+    pub async fn thread_replies(
+        &self,
+        room: RoomSid,
+        before: RoomOrder,
+        limit: usize,
+    ) -> Result<Vec<(RoomOrder, String)>, RoomError> {
+        let range = Range::between(
+            Bound::Included(&(room, RoomOrder(0))),
+            Bound::Excluded(&(room, before)),
+        );
+        let rows = self
+            .view
+            .range(&schema::THREAD_REPLIES, range, Direction::Backward, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, order), root)| (order, root))
+            .collect())
+    }
+
+    /// Events by when they were sent: from `ts` on and later (`Forward`), or from `ts` on and earlier; beyond `after`, if
+    /// that is given.
+    pub async fn times(
+        &self,
+        room: RoomSid,
+        ts: u64,
+        after: Option<(u64, RoomOrder)>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<((u64, RoomOrder), EventSid)>, RoomError> {
+        let (first, last) = (
+            (room, 0, RoomOrder(0)),
+            (room, u64::MAX, RoomOrder(u64::MAX)),
+        );
+        let after = after.map(|(ts, order)| (room, ts, order));
+        let range = if direction == Direction::Forward {
+            let from = (room, ts, RoomOrder(0));
+            let from = after
+                .as_ref()
+                .map_or(Bound::Included(&from), Bound::Excluded);
+            Range::between(from, Bound::Included(&last))
+        } else {
+            let to = (room, ts, RoomOrder(u64::MAX));
+            let to = after.as_ref().map_or(Bound::Included(&to), Bound::Excluded);
+            Range::between(Bound::Included(&first), to)
+        };
+        let rows = self
+            .view
+            .range(&schema::EVENT_TIMES, range, direction, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, ts, order), sid)| ((ts, order), sid))
+            .collect())
+    }
+
     // ------------------------------------------------------------ members
 
     /// A user's membership of a room.

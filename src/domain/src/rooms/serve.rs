@@ -23,7 +23,10 @@ use vatra_store::Direction;
 use super::{Event, Reader, Room, RoomError, append::membership_of, visible::Viewer};
 use crate::{
     clock::SharedClock,
-    event::client::{Unsigned, client_json},
+    event::{
+        client::{Unsigned, client_json},
+        relation::{Relation, THREAD},
+    },
     schema::{EventSid, Membership, RelationRow, RoomOrder, StateRoot},
 };
 
@@ -229,7 +232,7 @@ async fn aggregate(
     }
     let mut thread: Vec<_> = related
         .iter()
-        .filter(|(_, row)| row.rel_type == "m.thread")
+        .filter(|(_, row)| row.rel_type == THREAD)
         .collect();
     if let Some(latest) = newest_visible(reader, viewer, room, &thread).await? {
         // What is older than a visible reply counts; what came after the viewer had left does not.
@@ -277,7 +280,7 @@ async fn newest_visible(
     Ok(None)
 }
 
-/// The newest edit by the event's own sender, of the same type.
+/// The newest edit by the event's own sender, of the same type. What is an edit itself, or state, has none.
 ///
 /// Only one that the viewer may see: who has left must not learn what was changed since.
 async fn newest_edit(
@@ -287,6 +290,10 @@ async fn newest_edit(
     event: &Event,
     related: &[(RoomOrder, RelationRow)],
 ) -> Result<Option<Arc<Event>>, RoomError> {
+    let replaces = Relation::of(&event.pdu).is_some_and(|it| it.rel_type == "m.replace");
+    if replaces || event.pdu.state_key.is_some() {
+        return Ok(None);
+    }
     let kind = event.pdu.kind.to_string();
     for (_, row) in related
         .iter()

@@ -16,9 +16,10 @@ use vatra_store::{Direction, Position};
 
 use super::{Event, Reader, Room, RoomError, ephemeral::Receipts, visible::Viewer};
 use crate::{
-    event::relation::Relation,
+    event::relation::{Relation, THREAD},
     push::{self, Context, Subject},
     schema::{EventSid, MembershipRow, RoomOrder, RoomSid, UserSid, topic},
+    users::Ignored,
 };
 
 /// How many events after a receipt are judged; a count that reaches it stays there.
@@ -80,12 +81,14 @@ struct Basis {
     main: Option<RoomOrder>,
     since: Position,
     rules: Arc<Ruleset>,
+    ignored: Arc<Ignored>,
 }
 
 impl Basis {
     fn is(&self, other: &Self) -> bool {
         (self.everywhere, self.main, self.since) == (other.everywhere, other.main, other.since)
             && Arc::ptr_eq(&self.rules, &other.rules)
+            && Arc::ptr_eq(&self.ignored, &other.ignored)
     }
 }
 
@@ -98,12 +101,13 @@ impl Unreads {
         }
     }
 
-    /// Counts what a user has not read of a room; `joined` is the user's membership of it.
+    /// Counts what a user has not read of a room, by their push rules and without those they ignore; `joined` is the user's
+    /// membership of it.
     pub async fn of(
         &self,
         reader: &Reader,
         receipts: &Receipts,
-        rules: Arc<Ruleset>,
+        (rules, ignored): (Arc<Ruleset>, Arc<Ignored>),
         viewer: &Viewer,
         room: &Arc<Room>,
         joined: &MembershipRow,
@@ -127,6 +131,7 @@ impl Unreads {
             main,
             since: joined.position,
             rules,
+            ignored,
         };
         let count = Count {
             reader,
@@ -272,7 +277,9 @@ impl Count<'_> {
     }
 
     fn judge(&self, event: &Event, context: &Context, counts: &mut Counts) {
-        if event.redacted_by.is_some() {
+        let hushed =
+            event.pdu.state_key.is_none() && self.basis.ignored.contains(&event.pdu.sender);
+        if hushed || event.redacted_by.is_some() {
             return;
         }
         let subject = Subject::read_before(&event.pdu, self.content(event));
@@ -330,5 +337,5 @@ impl Count<'_> {
 /// The thread an event is in, by its root's id.
 fn thread_of(event: &Event) -> Option<String> {
     let relation = Relation::of(&event.pdu)?;
-    (relation.rel_type == "m.thread").then(|| relation.event_id.to_string())
+    (relation.rel_type == THREAD).then(|| relation.event_id.to_string())
 }

@@ -32,7 +32,10 @@ pub use self::{
         MembershipRow, NodeRow, OutsideRow, PendingJoinRow, ReceiptKey, ReceiptRow, RelationRow,
         RoomRow, StateChange, StateRoot, Status, TxnRow,
     },
-    users::{AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow},
+    users::{
+        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, ReportRow,
+        Reported, TokenRow,
+    },
 };
 
 /// What the topics of the store's wake-ups are about.
@@ -259,6 +262,13 @@ pub const JOINED_SERVERS: Map<(RoomSid, String), i64> =
 pub const PENDING_JOINS: Map<(RoomSid, UserSid), PendingJoinRow> =
     Map::new(Keyspace::Index, 41, "pending_joins");
 
+/// Replies in threads, in room order: the id of the thread's root. 80 bytes a row.
+pub const THREAD_REPLIES: Map<(RoomSid, RoomOrder), String> =
+    Map::new(Keyspace::Stream, 56, "thread_replies");
+/// When visible events were sent, in milliseconds, as their servers say. 40 bytes a row.
+pub const EVENT_TIMES: Map<(RoomSid, u64, RoomOrder), EventSid> =
+    Map::new(Keyspace::Stream, 57, "event_times");
+
 // ---------------------------------------------------------------- users (owner: users)
 
 /// A local account. 200 bytes a row.
@@ -329,6 +339,8 @@ pub const BACKUP_KEYS: Map<(UserSid, u64, String, String), BackupKeyRow> =
     Map::new(Keyspace::Bulk, 88, "backup_keys");
 /// A user's dehydrated device. 5 kB a row.
 pub const DEHYDRATED: Map<UserSid, DehydratedRow> = Map::new(Keyspace::Index, 89, "dehydrated");
+/// What a user reported: (user, number of the report). At most 17 kB a row, a thousand a user.
+pub const REPORTS: Map<(UserSid, u64), ReportRow> = Map::new(Keyspace::Index, 92, "reports");
 
 // ---------------------------------------------------------------- media (owner: media)
 

@@ -2,15 +2,27 @@
 //!
 //! Each write has a row in the user's log, so that /sync finds what changed after a position without reading the rest.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
-use ruma::push::Ruleset;
+use ruma::{OwnedUserId, push::Ruleset};
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use vatra_store::{Batch, Direction, Position, Range, View};
 
 use super::{Users, UsersError};
 use crate::schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic};
+
+/// Whom a user ignores. <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+pub type Ignored = HashSet<OwnedUserId>;
+
+/// The type under which the list of ignored users is kept.
+const IGNORED: &str = "m.ignored_user_list";
 
 /// The type under which push rules are kept.
 pub const PUSH_RULES: &str = "m.push_rules";
@@ -28,6 +40,11 @@ struct Event<'a> {
 #[derive(Serialize, Deserialize)]
 struct PushRules {
     global: Ruleset,
+}
+
+#[derive(Deserialize)]
+struct IgnoredList {
+    ignored_users: BTreeMap<String, Value>,
 }
 
 impl Users {
@@ -196,6 +213,34 @@ impl Users {
             .push_rules
             .insert(user, (checked, Arc::clone(&rules)));
         Ok(rules)
+    }
+
+    /// Whom a user ignores, never themselves; shared: one copy in memory for as long as the list does not change.
+    pub async fn ignored(&self, user: UserSid) -> Result<Arc<Ignored>, UsersError> {
+        let store = &self.inner.store;
+        let known = self.inner.ignored.get(&user);
+        if let Some((checked, ignored)) = &known
+            && !store.changed_since(topic::user(user), *checked)
+        {
+            return Ok(Arc::clone(ignored));
+        }
+        let checked = store.watermark();
+        let list = self.account_data(user, GLOBAL, IGNORED).await?;
+        let list = list.and_then(|json| serde_json::from_str::<IgnoredList>(json.get()).ok());
+        let names = list.map(|list| list.ignored_users).unwrap_or_default();
+        let mut read: Ignored = names
+            .into_keys()
+            .filter_map(|name| OwnedUserId::try_from(name).ok())
+            .collect();
+        if let Some(own) = self.inner.ids.user_id(user).await? {
+            read.remove(&own);
+        }
+        let same = known.filter(|(_, ignored)| **ignored == read);
+        let ignored = same.map_or_else(|| Arc::new(read), |(_, ignored)| ignored);
+        self.inner
+            .ignored
+            .insert(user, (checked, Arc::clone(&ignored)));
+        Ok(ignored)
     }
 
     /// Stores push rules.

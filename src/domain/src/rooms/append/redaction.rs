@@ -17,7 +17,11 @@ use super::{
     Placed,
 };
 use crate::{
-    event::{pdu::Pdu, redact, relation::Relation},
+    event::{
+        pdu::Pdu,
+        redact,
+        relation::{Relation, THREAD},
+    },
     schema::{self, RelationRow, StateRoot},
 };
 
@@ -125,6 +129,7 @@ impl Inner {
         };
         batch.put(&schema::EVENTS, &target.sid, &emptied.row());
         if let Some(relation) = Relation::of(&target.pdu) {
+            batch.delete(&schema::THREAD_REPLIES, &(target.room, target.order));
             batch.delete(
                 &schema::RELATIONS,
                 &(target.room, relation.event_id.to_string(), target.order),
@@ -170,6 +175,10 @@ impl Inner {
         else {
             return Ok(());
         };
+        if rel_type == THREAD {
+            let place = (event.room, event.order);
+            batch.put(&schema::THREAD_REPLIES, &place, &event_id.to_string());
+        }
         let sender = self.ids.intern_user(&event.pdu.sender).await?;
         let row = RelationRow {
             event: event.sid,

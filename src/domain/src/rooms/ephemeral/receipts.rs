@@ -136,17 +136,19 @@ impl Receipts {
             let Some(user) = reader.user_id(user).await? else {
                 continue;
             };
-            let receipt = if thread.is_empty() {
-                json!({ "ts": row.ts })
-            } else {
-                json!({ "ts": row.ts, "thread_id": thread })
-            };
-            content
+            let users = content
                 .entry(row.event_id)
                 .or_default()
                 .entry(kind)
-                .or_default()
-                .insert(user, receipt);
+                .or_default();
+            // The event has room for one receipt of a user and type: the unthreaded one says more.
+            if thread.is_empty() {
+                users.insert(user, json!({ "ts": row.ts }));
+            } else {
+                users
+                    .entry(user)
+                    .or_insert_with(|| json!({ "ts": row.ts, "thread_id": thread }));
+            }
         }
         if content.is_empty() {
             return Ok(None);

@@ -292,6 +292,8 @@ impl Receiver {
         batch.put(&schema::EVENTS, &event.sid, &event.row());
         if event.status == Status::Visible {
             batch.put(&schema::TIMELINE, &(room.sid, order), &event.sid);
+            let sent: u64 = event.pdu.origin_server_ts.0.into();
+            batch.put(&schema::EVENT_TIMES, &(room.sid, sent, order), &event.sid);
         }
         let nodes = nodes.take();
         for (id, node) in &nodes {

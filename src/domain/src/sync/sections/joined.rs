@@ -24,6 +24,7 @@ use crate::{
         visible::Viewer,
     },
     schema::MembershipRow,
+    users::Ignored,
 };
 
 impl Providers {
@@ -43,7 +44,8 @@ impl Providers {
             // Others wait for the same room: what they need of it as well is looked up once.
             reader.recent(room).await?;
         }
-        let mut window = ask(reader, viewer, request)
+        let ignored = self.users.ignored(viewer.sid).await?;
+        let mut window = ask(reader, viewer, &ignored, request)
             .window(room, since, span.upto, span.full_state)
             .await?;
         // A client that was in the room before may hold older events: what it is given now does not follow on them.
@@ -77,7 +79,7 @@ impl Providers {
         let receipts = &self.ephemeral.receipts;
         let unread = self
             .unreads
-            .of(reader, receipts, rules, viewer, room, row)
+            .of(reader, receipts, (rules, ignored), viewer, room, row)
             .await?;
         if request.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = Some(unread.main.into());
@@ -108,7 +110,8 @@ impl Providers {
             .since
             .filter(|_| !span.full_state)
             .filter(|since| row.joined_until > *since);
-        let mut window = ask(reader, viewer, request)
+        let ignored = self.users.ignored(viewer.sid).await?;
+        let mut window = ask(reader, viewer, &ignored, request)
             .window(room, since, upto, span.full_state)
             .await?;
         if !row.was_joined() {
@@ -204,11 +207,17 @@ impl Providers {
     }
 }
 
-fn ask<'a>(reader: &'a Reader, viewer: &'a Viewer, request: &'a SyncRequest) -> Ask<'a> {
+fn ask<'a>(
+    reader: &'a Reader,
+    viewer: &'a Viewer,
+    ignored: &'a Ignored,
+    request: &'a SyncRequest,
+) -> Ask<'a> {
     let filter = &request.filter.room;
     Ask {
         reader,
         viewer,
+        ignored,
         timeline: &filter.timeline,
         state: &filter.state,
         state_after: request.state != StateField::Before,

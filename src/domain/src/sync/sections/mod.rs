@@ -89,6 +89,9 @@ impl Providers {
                     }
                 }
                 Membership::Invite if span.is_new(row.position) => {
+                    if self.is_unwelcome(reader, viewer, row).await? {
+                        continue;
+                    }
                     let Some(room) = self.wanted(reader, *sid, request).await? else {
                         continue;
                     };
@@ -129,6 +132,21 @@ impl Providers {
             }
         }
         Ok(section)
+    }
+
+    /// Whether an invite comes from someone whom the user ignores.
+    async fn is_unwelcome(
+        &self,
+        reader: &Reader,
+        viewer: &Viewer,
+        row: &MembershipRow,
+    ) -> Result<bool, SyncError> {
+        let ignored = self.users.ignored(viewer.sid).await?;
+        if ignored.is_empty() {
+            return Ok(false);
+        }
+        let invite = reader.event_by_sid(row.event).await?;
+        Ok(invite.is_some_and(|invite| ignored.contains(&invite.pdu.sender)))
     }
 
     /// Whether anything at all may be new in a joined room: a comparison of integers.

@@ -12,11 +12,13 @@ mod media;
 mod membership;
 mod messages;
 mod openid;
+mod people;
 mod profile;
 mod push_rules;
 mod relations;
 mod rooms;
 mod session;
+mod spaces;
 mod sync;
 
 use ruma::api::client::{
@@ -24,7 +26,8 @@ use ruma::api::client::{
     knock as ruma_knock, membership as ruma_membership, message as ruma_message,
     presence as ruma_presence, profile as ruma_profile, read_marker as ruma_marker,
     receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
-    session as ruma_session, state as ruma_state, sync as ruma_sync, typing as ruma_typing,
+    session as ruma_session, space as ruma_space, state as ruma_state, sync as ruma_sync,
+    threads as ruma_threads, typing as ruma_typing,
 };
 
 pub(crate) use self::media::wanted as media_wanted;
@@ -85,6 +88,14 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_relations::get_relating_events_with_rel_type_and_event_type::v1::Request, _, _, _>(
             relations::relations,
         )
+        .add(relations::at_time)
+        .json::<ruma_threads::get_threads::v1::Request, _, _, _>(relations::threads)
+        .json::<ruma_space::get_hierarchy::v1::Request, _, _, _>(spaces::hierarchy)
+        .json::<ruma_room::get_summary::v1::Request, _, _, _>(spaces::summary)
+        .add(people::search)
+        .add(people::report_event)
+        .add(people::report_room)
+        .add(people::report_user)
         .add(directory::create)
         .add(directory::get)
         .add(directory::delete)
@@ -94,6 +105,7 @@ fn room_routes(routes: Routes) -> Routes {
         .add(directory::list)
         .add(directory::search)
         .add(rooms::create)
+        .add(rooms::upgrade)
         .json::<ruma_message::send_message_event::v3::Request, _, _, _>(rooms::send)
         .add(rooms::redact)
         .json::<ruma_state::send_state_event::v3::Request, _, _, _>(rooms::set_state)

@@ -1,20 +1,13 @@
-//! The way up from older stores. Each step may be killed at any point and then runs again from its start.
+//! Lists the events that others relate to.
 
-use vatra_store::{Batch, Direction, Migration, MigrationFuture, Range, Store};
+use vatra_store::{Batch, Direction, MigrationFuture, Range, Store};
 
-use super::{RELATED, RELATIONS};
+use super::super::{RELATED, RELATIONS};
 
 /// How many rows a step reads and writes at once.
 const PAGE: usize = 1_000;
 
-/// All of them, in order.
-pub(super) const ALL: &[Migration] = &[Migration {
-    version: 2,
-    name: "list the events that others relate to",
-    run: list_related,
-}];
-
-fn list_related(store: Store) -> MigrationFuture {
+pub(super) fn list_related(store: Store) -> MigrationFuture {
     Box::pin(async move {
         let mut range = Range::all();
         loop {
@@ -71,7 +64,9 @@ mod tests {
         old.write(batch).await.unwrap();
         old.close().await;
 
-        let store = Store::open(engine, Options::default(), ALL).await.unwrap();
+        let store = Store::open(engine, Options::default(), super::super::ALL)
+            .await
+            .unwrap();
         let range = Range::prefix(&(room,));
         let listed = store
             .view()
