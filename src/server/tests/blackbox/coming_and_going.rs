@@ -71,7 +71,7 @@ async fn members_are_those_of_the_moment_that_sync_spoke_of(server: Server) {
             .map(|event| event["state_key"].as_str().unwrap().to_owned())
             .collect()
     };
-    assert_eq!(names(&then), [alice.id.clone()]);
+    assert_eq!(names(&then), std::slice::from_ref(&alice.id));
     let now = alice.get(&room_path(&room, "/members")).await;
     assert_eq!(names(&now), [alice.id.clone(), bob.id.clone()]);
     // The same token is a place to read on from.
