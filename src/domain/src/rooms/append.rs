@@ -199,9 +199,7 @@ impl RoomGuard {
     fn put_event(&self, batch: &mut Batch, event: &Event) {
         let (room, sid, order) = (event.room, event.sid, event.order);
         batch.put(&schema::EVENT_SIDS, &event.pdu.event_id.to_string(), &sid);
-        batch.put(&schema::TIMELINE, &(room, order), &sid);
-        let sent: u64 = event.pdu.origin_server_ts.0.into();
-        batch.put(&schema::EVENT_TIMES, &(room, sent, order), &sid);
+        put_place(batch, event);
         let row = event.row();
         batch.put_at_position(&schema::EVENTS, move |position| {
             let EventRow { mut head, pdu } = row;
@@ -221,6 +219,14 @@ impl RoomGuard {
     fn put_gap(&self, batch: &mut Batch, event: &Event, missing: &[OwnedEventId]) {
         put_gap(batch, event, missing);
     }
+}
+
+/// Writes down where a visible event stands in its room: all there is to an event of the past, of which the log does not tell.
+pub(super) fn put_place(batch: &mut Batch, event: &Event) {
+    let (room, order) = (event.room, event.order);
+    batch.put(&schema::TIMELINE, &(room, order), &event.sid);
+    let sent: u64 = event.pdu.origin_server_ts.0.into();
+    batch.put(&schema::EVENT_TIMES, &(room, sent, order), &event.sid);
 }
 
 /// Writes down which events are missing before one.

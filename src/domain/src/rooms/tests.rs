@@ -393,7 +393,7 @@ async fn an_older_store_is_given_the_times_of_its_events_and_the_replies_of_its_
     }
     rooms.store().write(batch).await.unwrap();
     assert_eq!(read().await, (Vec::new(), Vec::new()));
-    let migration = migrations().iter().find(|it| it.version == 2).unwrap();
+    let migration = migrations().iter().find(|it| it.version == 3).unwrap();
     (migration.run)(rooms.store().clone()).await.unwrap();
     assert_eq!(read().await, (times, replies));
 }

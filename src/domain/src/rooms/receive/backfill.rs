@@ -16,7 +16,12 @@ use ruma::{
 use vatra_store::{Batch, Direction, Position};
 
 use super::{
-    super::{Event, Room, RoomError, append::put_gap, event::Unrelated, state::Grown},
+    super::{
+        Event, Room, RoomError,
+        append::{put_gap, put_place},
+        event::Unrelated,
+        state::Grown,
+    },
     Gathered, ReceiveError, Receiver, Verdict,
     fetch::oldest_first,
     place::{Judged, Redacting},
@@ -291,9 +296,7 @@ impl Receiver {
         batch.put(&schema::EVENT_SIDS, &id, &event.sid);
         batch.put(&schema::EVENTS, &event.sid, &event.row());
         if event.status == Status::Visible {
-            batch.put(&schema::TIMELINE, &(room.sid, order), &event.sid);
-            let sent: u64 = event.pdu.origin_server_ts.0.into();
-            batch.put(&schema::EVENT_TIMES, &(room.sid, sent, order), &event.sid);
+            put_place(&mut batch, &event);
         }
         let nodes = nodes.take();
         for (id, node) in &nodes {
