@@ -4,18 +4,13 @@
 
 use std::{path::Path, sync::Arc};
 
-use async_trait::async_trait;
-use ruma::{OwnedServerName, RoomId, ServerName};
-use serde_json::value::RawValue as RawJsonValue;
+use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
     clock::{SharedClock, SystemClock},
     e2ee::E2ee,
     event::signer::Signer,
-    federation::{
-        edus::Edus,
-        transaction::{Receive, Received, Transactions},
-    },
+    federation::{edus::Edus, transaction::Transactions, unshared::Unshared},
     followers::{
         self,
         federation_sender::{self, FederationSender},
@@ -224,7 +219,8 @@ impl App {
             shutdown: soft_stop.clone(),
         });
         let edus = Edus::new(rooms.clone(), ephemeral.clone(), Vec::new());
-        let transactions = Transactions::new(store.clone(), clock.clone(), edus, Arc::new(NoRooms));
+        let unshared = Arc::new(Unshared(rooms.clone()));
+        let transactions = Transactions::new(store.clone(), clock.clone(), edus, unshared);
         let mut followers = Vec::new();
         if config.federation.enabled {
             let status = followers::Status::new("federation_sender");
@@ -279,21 +275,6 @@ impl App {
         self.tasks.close();
         self.tasks.wait().await;
         self.store.close().await;
-    }
-}
-
-/// This server shares no room with others yet: there is none that they could tell of.
-struct NoRooms;
-
-#[async_trait]
-impl Receive for NoRooms {
-    async fn receive(
-        &self,
-        _: &ServerName,
-        _: &RoomId,
-        _: Vec<Box<RawJsonValue>>,
-    ) -> Vec<Received> {
-        Vec::new()
     }
 }
 

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`acl`] | which servers a room lets in |
 //! | [`transaction`] | what a server tells: taken once, room by room |
+//! | [`unshared`] | what becomes of its events while no room is shared |
 //! | [`edus`] | what passes: typing, receipts, presence |
 //!
 //! Called by the handlers of the server-server API, which have proven who asks. Invariants: nothing that a server says about
@@ -14,3 +15,4 @@ pub mod edus;
 #[cfg(test)]
 mod tests;
 pub mod transaction;
+pub mod unshared;

@@ -374,6 +374,23 @@ async fn a_transaction_is_taken_from_the_server_that_signed_it_within_its_limits
         "events of a room that nobody here is in"
     );
     remote.call(&to, transaction("1", &from, 50)).await.unwrap();
+
+    let alice = here.register("alice").await;
+    let room = alice.create_room(json!({ "room_version": "11" })).await;
+    let intruder = format!("@intruder:{from}");
+    let event = json!({
+        "room_id": room, "type": "m.x", "sender": intruder, "content": {}, "depth": 1,
+        "origin_server_ts": 1, "prev_events": [], "auth_events": [], "hashes": { "sha256": "" }, "signatures": {},
+    });
+    let mut request = transaction("5", &from, 0);
+    request.pdus = vec![RawValue::from_string(event.to_string()).unwrap()];
+    let taken = remote.call(&to, request).await.unwrap();
+    let results: Vec<_> = taken.pdus.values().collect();
+    assert!(
+        matches!(results[..], [Err(reason)] if reason.contains("no other server")),
+        "{results:?}"
+    );
+
     for refused in [transaction("2", &from, 51), transaction("3", &to, 1)] {
         let error = remote.call(&to, refused).await.unwrap_err();
         assert_eq!(error.refusal().unwrap().status, 400, "{error}");
