@@ -245,11 +245,7 @@ fn put_membership(batch: &mut Batch, room: RoomSid, member: &MemberChange, event
                 batch.add(&schema::JOINED_SERVERS, &(room, server.clone()), by);
                 batch.add(&schema::JOINED_SERVERS, &(room, String::new()), by);
             }
-            Some(_) => {}
-            // What they were told from outside is no longer needed.
-            None => {
-                batch.delete(&schema::OUTSIDE, &(user, room));
-            }
+            _ => {}
         }
     }
     batch.put(&schema::ROOM_MEMBERS, &(room, membership, user), &event);
