@@ -46,7 +46,7 @@ struct Plan {
 
 /// Whether rooms of a version can be made here.
 pub fn is_known(version: &RoomVersionId) -> bool {
-    (1..=12).any(|known: u8| version.as_str() == known.to_string())
+    version_rules(version).is_ok()
 }
 
 /// Makes a room, of version `default` if the request asks for none. Answers when all of it is durable.

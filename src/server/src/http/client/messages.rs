@@ -206,18 +206,7 @@ impl Page<'_> {
 pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
     let id: &ruma::EventId = input.id(1)?;
-    let event = seen
-        .reader
-        .event(seen.room.sid, id)
-        .await?
-        .ok_or(RoomError::UnknownEvent)?;
-    if !seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &event)
-        .await?
-    {
-        return Err(RoomError::UnknownEvent.into());
-    }
+    let event = seen.event(id).await?;
     let filter = read_filter(&input)?;
     let limit = match input.param("limit") {
         Some(_) => read_limit(&input, &filter)?,

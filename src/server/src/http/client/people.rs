@@ -40,21 +40,9 @@ pub(super) async fn report_event(
     request: report_content::Request,
 ) -> Result<report_content::Response, Error> {
     app.rates.send(caller.user.as_str())?;
-    let hidden = || Error::from(RoomError::UnknownEvent);
     let seen = Seen::current(&app, &caller, &request.room_id).await;
-    let seen = seen.map_err(|_| hidden())?;
-    let event = seen
-        .reader
-        .event(seen.room.sid, &request.event_id)
-        .await?
-        .ok_or_else(hidden)?;
-    if !seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &event)
-        .await?
-    {
-        return Err(hidden());
-    }
+    let seen = seen.map_err(|_| RoomError::UnknownEvent)?;
+    seen.event(&request.event_id).await?;
     let about = (&*seen.room, &*request.event_id);
     reports::event(&app.users, &app.rooms, &caller, about, request.reason).await?;
     Ok(report_content::Response::new())

@@ -10,7 +10,7 @@ use axum::{
 use ruma::{OwnedEventId, api::client::room::get_event_by_timestamp::v1 as get_event_by_timestamp};
 use serde_json::json;
 use vatra_domain::{
-    rooms::{Event, RoomError, at_time, threads},
+    rooms::{Event, at_time, threads},
     schema::{EventSid, RelationRow, RoomOrder},
     sync::token::OrderToken,
     users::Requester,
@@ -39,20 +39,8 @@ pub(super) async fn relations(
     input: Input,
 ) -> Result<Response, Error> {
     let id: &ruma::EventId = input.id(1)?;
-    let hidden = || Error::from(RoomError::UnknownEvent);
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
-    let parent = seen
-        .reader
-        .event(seen.room.sid, id)
-        .await?
-        .ok_or_else(hidden)?;
-    let may_see = seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &parent)
-        .await?;
-    if !may_see {
-        return Err(hidden());
-    }
+    let parent = seen.event(id).await?;
     let asked = Asked::read(&seen, &input).await?;
     let related = related(&seen, &parent, asked.recurse).await?;
     let (events, next) = asked.page(&seen, related, &input).await?;

@@ -7,7 +7,7 @@ use axum::{
 };
 use http::StatusCode;
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, RoomId,
+    CanonicalJsonObject, EventId, OwnedEventId, RoomId,
     api::{
         client::{
             redact::redact_event::v3 as redact_event,
@@ -258,18 +258,7 @@ pub(super) async fn get_event(
         Ok(seen) => seen,
         Err(_) => return Err(hidden()),
     };
-    let event = seen
-        .reader
-        .event(seen.room.sid, id)
-        .await?
-        .ok_or_else(hidden)?;
-    if !seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &event)
-        .await?
-    {
-        return Err(hidden());
-    }
+    let event = seen.event(id).await?;
     let shown = seen.show(&app, &[event]).await?;
     Ok(Json(shown.into_iter().next().ok_or_else(hidden)?).into_response())
 }
@@ -322,6 +311,17 @@ impl Seen {
         Ok(content.is_some_and(|content| {
             content.get("history_visibility") == Some(&json!("world_readable"))
         }))
+    }
+
+    /// An event that the caller may see; one that they may not is as unknown as one that there is not.
+    pub(super) async fn event(&self, id: &EventId) -> Result<Arc<Event>, Error> {
+        let (reader, room) = (&self.reader, &self.room);
+        if let Some(event) = reader.event(room.sid, id).await?
+            && self.viewer.may_see(reader, room, &event).await?
+        {
+            return Ok(event);
+        }
+        Err(RoomError::UnknownEvent.into())
     }
 
     /// Up to when the caller may see the room.
