@@ -26,7 +26,7 @@ pub async fn device_list_changed(
     });
     batch.wake(topic::device_list(user));
     batch.wake(topic::any_device_list());
-    batch.wake(topic::user(user));
+    batch.wake(topic::devices(user));
     Ok(())
 }
 
@@ -61,7 +61,7 @@ impl E2ee {
         since: Position,
         upto: Position,
     ) -> Result<Vec<UserSid>, StoreError> {
-        if !self.store().changed_since(topic::user(signer), since) {
+        if !self.store().changed_since(topic::devices(signer), since) {
             return Ok(Vec::new());
         }
         let range = Range::prefix(&(signer,))

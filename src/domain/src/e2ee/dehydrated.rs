@@ -64,6 +64,9 @@ impl E2ee {
         new: NewDehydrated,
     ) -> Result<(), E2eeError> {
         short("a device id", &new.device_id)?;
+        if let Some(name) = &new.initial_device_display_name {
+            short("the name of a device", name)?;
+        }
         if new.device_data.get().len() > MAX_DATA {
             let message = format!("device_data is larger than {MAX_DATA} bytes");
             return Err(E2eeError::TooLarge(message));

@@ -3,7 +3,7 @@
 use vatra_store::{Batch, CommitError, Direction, Range, Store, StoreError, View};
 
 use super::{E2eeError, changes::device_list_changed};
-use crate::schema::{self, FallbackKeyRow, UserSid};
+use crate::schema::{self, FallbackKeyRow, UserSid, topic};
 
 /// Adds to the batch that removes a device: its keys and its unread messages go with it, and those who share a room with
 /// the user are told if it had keys. The user's backup stays.
@@ -23,6 +23,7 @@ pub async fn forget_device(
     }
     forget_one_time_keys(batch, user, device);
     batch.delete_range(&schema::INBOX, Range::prefix(&key));
+    batch.wake(topic::devices(user));
     let dehydrated = view.get(&schema::DEHYDRATED, &user).await?;
     if dehydrated.is_some_and(|row| row.device == device) {
         batch.delete(&schema::DEHYDRATED, &user);

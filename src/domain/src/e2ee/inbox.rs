@@ -95,7 +95,7 @@ impl E2ee {
             }
             size += event.len();
             if let Some(batch) = batches.last_mut() {
-                batch.wake(topic::user(user));
+                batch.wake(topic::devices(user));
                 batch.put_at_position(&schema::INBOX, move |position| {
                     ((user, device, position), event)
                 });
@@ -248,7 +248,7 @@ impl E2ee {
 
     fn nothing_waits(&self, key: &(UserSid, String)) -> bool {
         let checked = self.inner.nothing_waits.get(key);
-        checked.is_some_and(|checked| !self.store().changed_since(topic::user(key.0), checked))
+        checked.is_some_and(|checked| !self.store().changed_since(topic::devices(key.0), checked))
     }
 }
 

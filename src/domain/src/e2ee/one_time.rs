@@ -167,7 +167,7 @@ pub(super) fn put_state(
     state: KeyStateRow,
 ) {
     assert_row(batch, &schema::KEY_STATES, &key, before);
-    batch.wake(topic::user(key.0));
+    batch.wake(topic::devices(key.0));
     batch.put_at_position(&schema::KEY_STATES, move |changed| {
         (key, KeyStateRow { changed, ..state })
     });
@@ -212,7 +212,7 @@ impl E2ee {
     ) -> Result<Arc<KeyStateRow>, StoreError> {
         let key = (user, device.to_owned());
         if let Some((checked, state)) = self.inner.states.get(&key)
-            && !self.store().changed_since(topic::user(user), checked)
+            && !self.store().changed_since(topic::devices(user), checked)
         {
             return Ok(state);
         }

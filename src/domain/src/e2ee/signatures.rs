@@ -182,7 +182,7 @@ async fn sign_other(
     batch.put_at_position(&schema::USER_SIGNATURE_LOG, move |position| {
         ((sid, position, target), ())
     });
-    batch.wake(topic::user(sid));
+    batch.wake(topic::devices(sid));
     Ok(())
 }
 

@@ -70,6 +70,17 @@ pub mod topic {
     /// The kind of [`members`].
     pub const MEMBERS: u8 = 17;
 
+    /// The kind of [`devices`].
+    pub const DEVICES: u8 = 18;
+
+    /// Something of the user's devices changed that only they see: messages to them, what is left of their keys, whom the user has signed.
+    pub fn devices(user: UserSid) -> Topic {
+        Topic {
+            kind: DEVICES,
+            id: user.0,
+        }
+    }
+
     /// A user's devices or cross-signing keys changed: those who share a room with the user may see it in /sync.
     pub fn device_list(user: UserSid) -> Topic {
         Topic {
@@ -153,7 +164,7 @@ pub mod topic {
         }
     }
 
-    /// Something of the user's own changed: account data, to-device messages, devices.
+    /// Something of the user's own changed: account data, devices.
     pub fn user(user: UserSid) -> Topic {
         Topic {
             kind: USER,

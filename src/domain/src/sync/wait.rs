@@ -158,7 +158,7 @@ impl Inner {
                     self.refresh(user).await;
                     woken.insert(user);
                 }
-                topic::USER => {
+                topic::USER | topic::DEVICES => {
                     woken.insert(UserSid(topic.id));
                 }
                 topic::DEVICE_LIST if topic.id != 0 => {

@@ -27,6 +27,12 @@ const IGNORED: &str = "m.ignored_user_list";
 /// The type under which push rules are kept.
 pub const PUSH_RULES: &str = "m.push_rules";
 
+/// Types of account data that end with the id of the device they are for.
+const OF_DEVICE: [&str; 2] = [
+    "m.local_notification_settings.",
+    "org.matrix.msc3890.local_notification_settings.",
+];
+
 /// Account data as /sync shows it: its type, and the event.
 pub type DataEvent = (String, Box<RawValue>);
 
@@ -106,6 +112,24 @@ impl Users {
         batch.wake(topic::user(user));
         if room != GLOBAL {
             batch.wake(topic::room(room));
+        }
+        Ok(())
+    }
+
+    /// A device goes, and what its user set for it alone goes with it (MSC3890).
+    pub(super) async fn forget_settings_of(
+        &self,
+        view: &View,
+        batch: &mut Batch,
+        user: UserSid,
+        device: &str,
+    ) -> Result<(), UsersError> {
+        for kind in OF_DEVICE {
+            let key = (user, GLOBAL, format!("{kind}{device}"));
+            if let Some(row) = view.get(&schema::ACCOUNT_DATA, &key).await? {
+                batch.delete(&schema::ACCOUNT_DATA, &key);
+                batch.delete(&schema::ACCOUNT_DATA_LOG, &(user, row.position));
+            }
         }
         Ok(())
     }

@@ -76,8 +76,7 @@ impl Users {
         user: UserSid,
         id: &str,
     ) -> Result<(), UsersError> {
-        let is_text = !id.is_empty() && id.len() <= MAX_NAME && !id.contains(char::is_control);
-        if !is_text || e2ee::is_signing_key(view, user, id).await? {
+        if e2ee::is_signing_key(view, user, id).await? {
             return Err(UsersError::BadDeviceId);
         }
         let range = Range::prefix(&(user,));
@@ -158,6 +157,14 @@ impl Users {
             }
         }
     }
+}
+
+/// Checks the id that a client gives a device.
+pub(super) fn check_id(id: &str) -> Result<(), UsersError> {
+    if id.is_empty() || id.len() > MAX_NAME || id.contains(char::is_control) {
+        return Err(UsersError::BadDeviceId);
+    }
+    Ok(())
 }
 
 /// Checks what a device is to be called.

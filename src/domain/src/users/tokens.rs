@@ -9,7 +9,10 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use sha2::{Digest, Sha256};
 use vatra_store::{Batch, Direction, Range};
 
-use super::{AuthFailure, Known, Requester, Users, UsersError, devices::check_name};
+use super::{
+    AuthFailure, Known, Requester, Users, UsersError,
+    devices::{check_id, check_name},
+};
 use crate::{
     e2ee, random,
     schema::{self, DeviceRow, RefreshRow, TokenRow, UserSid},
@@ -42,6 +45,19 @@ pub struct Session {
     pub refresh_token: Option<String>,
     /// For how long the access token is valid, in milliseconds.
     pub expires_in_ms: Option<u64>,
+}
+
+impl Login {
+    /// Whether a device can have that id and name: to be asked before an account is made for it.
+    ///
+    /// # Errors
+    /// [`UsersError::BadDeviceId`], [`UsersError::DeviceNameTooLong`].
+    pub fn check(&self) -> Result<(), UsersError> {
+        if let Some(device) = &self.device {
+            check_id(device.as_str())?;
+        }
+        check_name(self.display_name.as_deref())
+    }
 }
 
 impl Users {
@@ -112,6 +128,7 @@ impl Users {
         sid: UserSid,
         login: Login,
     ) -> Result<Session, UsersError> {
+        login.check()?;
         let random = &*self.inner.random;
         let device = login
             .device
@@ -122,7 +139,6 @@ impl Users {
             Some(_) => self.remove_tokens_of(&mut batch, sid, &device).await?,
             None => {
                 self.check_new_device(&view, sid, &device).await?;
-                check_name(login.display_name.as_deref())?;
                 // A message that was under way when an earlier device of this id went is not for this one.
                 e2ee::forget_device(&view, &mut batch, sid, &device).await?;
                 let row = DeviceRow {
@@ -206,6 +222,8 @@ impl Users {
         self.remove_tokens_of(&mut batch, user, device).await?;
         let view = self.inner.store.view();
         e2ee::forget_device(&view, &mut batch, user, device).await?;
+        self.forget_settings_of(&view, &mut batch, user, device)
+            .await?;
         batch.delete(&schema::DEVICES, &(user, device.to_owned()));
         batch.wake(schema::topic::user(user));
         self.inner.store.write(batch).await?;

@@ -12,6 +12,7 @@ mod bad_input;
 mod chat;
 mod coming_and_going;
 mod directory;
+mod encryption;
 mod ephemeral;
 mod federation;
 mod harness;

@@ -38,6 +38,7 @@ pub(super) async fn versions(
         "org.matrix.msc4222",
         "org.matrix.msc3916.stable",
         "org.matrix.msc2285.stable",
+        "org.matrix.msc3814",
     ];
     Ok(get_supported_versions::Response {
         versions: VERSIONS.iter().map(|&version| version.to_owned()).collect(),

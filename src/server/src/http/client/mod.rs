@@ -3,10 +3,13 @@
 
 mod account;
 mod account_data;
+mod backup;
+mod dehydrated;
 mod devices;
 mod directory;
 mod discovery;
 mod ephemeral;
+mod keys;
 mod legacy_media;
 mod media;
 mod membership;
@@ -20,9 +23,11 @@ mod rooms;
 mod session;
 mod spaces;
 mod sync;
+mod to_device;
 
 use ruma::api::client::{
-    account as ruma_account, context as ruma_context, discovery as ruma_discovery,
+    account as ruma_account, backup as ruma_backup, context as ruma_context,
+    dehydrated_device as ruma_dehydrated, discovery as ruma_discovery, keys as ruma_keys,
     knock as ruma_knock, membership as ruma_membership, message as ruma_message,
     presence as ruma_presence, profile as ruma_profile, read_marker as ruma_marker,
     receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
@@ -74,6 +79,7 @@ pub(crate) fn routes() -> Routes {
         .add(account_data::delete_tag);
     let routes = room_routes(routes);
     let routes = push_rule_routes(routes);
+    let routes = backup_routes(key_routes(routes));
     let routes = media::routes(routes);
     let routes = legacy_media::routes(routes);
     account::shared_secret_routes(routes)
@@ -132,6 +138,46 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_presence::get_presence::v3::Request, _, _, _>(ephemeral::get_presence)
         .json::<ruma_presence::set_presence::v3::Request, _, _, _>(ephemeral::set_presence)
         .json::<ruma_sync::sync_events::v3::Request, _, _, _>(sync::sync)
+}
+
+fn key_routes(routes: Routes) -> Routes {
+    routes
+        .json::<ruma_keys::upload_keys::v3::Request, _, _, _>(keys::upload)
+        .json::<ruma_keys::get_keys::v3::Request, _, _, _>(keys::query)
+        .add(keys::claim)
+        .add(keys::changes)
+        .add(keys::upload_signing_keys)
+        .json::<ruma_keys::upload_signatures::v3::Request, _, _, _>(keys::upload_signatures)
+        .add(to_device::send)
+        .json::<ruma_dehydrated::put_dehydrated_device::unstable::Request, _, _, _>(dehydrated::put)
+        .add(dehydrated::get)
+        .add(dehydrated::delete)
+        .add(dehydrated::messages)
+}
+
+fn backup_routes(routes: Routes) -> Routes {
+    use ruma_backup::{
+        add_backup_keys, add_backup_keys_for_room, add_backup_keys_for_session,
+        create_backup_version, delete_backup_keys, delete_backup_keys_for_room,
+        delete_backup_keys_for_session, delete_backup_version, get_backup_info, get_backup_keys,
+        get_backup_keys_for_room, get_backup_keys_for_session, get_latest_backup_info,
+        update_backup_version,
+    };
+    routes
+        .json::<create_backup_version::v3::Request, _, _, _>(backup::create)
+        .json::<get_latest_backup_info::v3::Request, _, _, _>(backup::latest)
+        .json::<get_backup_info::v3::Request, _, _, _>(backup::get)
+        .json::<update_backup_version::v3::Request, _, _, _>(backup::update)
+        .json::<delete_backup_version::v3::Request, _, _, _>(backup::delete)
+        .json::<add_backup_keys::v3::Request, _, _, _>(backup::put_all)
+        .json::<add_backup_keys_for_room::v3::Request, _, _, _>(backup::put_room)
+        .json::<add_backup_keys_for_session::v3::Request, _, _, _>(backup::put_session)
+        .json::<get_backup_keys::v3::Request, _, _, _>(backup::get_all)
+        .json::<get_backup_keys_for_room::v3::Request, _, _, _>(backup::get_room)
+        .json::<get_backup_keys_for_session::v3::Request, _, _, _>(backup::get_session)
+        .json::<delete_backup_keys::v3::Request, _, _, _>(backup::delete_all)
+        .json::<delete_backup_keys_for_room::v3::Request, _, _, _>(backup::delete_room)
+        .json::<delete_backup_keys_for_session::v3::Request, _, _, _>(backup::delete_session)
 }
 
 fn push_rule_routes(routes: Routes) -> Routes {
