@@ -16,7 +16,10 @@ use serde_json::{
 use vatra_store::{Batch, Direction, Position, Range, View};
 
 use super::{Users, UsersError};
-use crate::schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic};
+use crate::{
+    push,
+    schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic},
+};
 
 /// Whom a user ignores. <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
 pub type Ignored = HashSet<OwnedUserId>;
@@ -215,7 +218,7 @@ impl Users {
             .user_id(user)
             .await?
             .ok_or(UsersError::NotFound)?;
-        Ok(Ruleset::server_default(&user))
+        Ok(push::defaults(&user))
     }
 
     /// The same, shared: one copy in memory for as long as the user does not change it.
