@@ -45,6 +45,8 @@ pub(super) struct Window {
     pub(super) limited: bool,
     pub(super) prev_batch: Option<OrderToken>,
     pub(super) state: Vec<Arc<Event>>,
+    /// Whether what clients name the room by may have changed: its members, its name, its alias.
+    pub(super) summary_changed: bool,
 }
 
 impl Ask<'_> {
@@ -76,12 +78,22 @@ impl Ask<'_> {
             Some(since) if !full => self.reader.root_at(room.sid, since).await?,
             _ => None,
         };
-        let state = self.state(room, known, wanted, &events).await?;
+        let mut state = self.changed(known, wanted).await?;
+        let summary_changed = state.iter().chain(&events).any(|event| {
+            matches!(
+                event.pdu.kind,
+                TimelineEventType::RoomMember
+                    | TimelineEventType::RoomName
+                    | TimelineEventType::RoomCanonicalAlias
+            )
+        });
+        self.filter_state(room, &mut state, wanted, &events).await?;
         Ok(Window {
             events,
             limited,
             prev_batch,
             state,
+            summary_changed,
         })
     }
 
@@ -147,25 +159,29 @@ impl Ask<'_> {
     }
 
     /// The state events that lead from what the client knows to what it shall know.
-    async fn state(
+    async fn changed(
         &self,
-        room: &Room,
         known: StateRoot,
         wanted: StateRoot,
-        timeline: &[Arc<Event>],
     ) -> Result<Vec<Arc<Event>>, RoomError> {
         let changes = self.reader.diff(known, wanted).await?;
         let sids: Vec<EventSid> = changes
             .into_iter()
             .filter_map(|change| change.new)
             .collect();
-        let mut events: Vec<Arc<Event>> = self
-            .reader
-            .events(&sids)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
+        let events = self.reader.events(&sids).await?;
+        Ok(events.into_iter().flatten().collect())
+    }
+
+    /// Leaves of some state events what the client asks for, and adds the members that the timeline mentions if it loads them
+    /// lazily.
+    async fn filter_state(
+        &self,
+        room: &Room,
+        events: &mut Vec<Arc<Event>>,
+        wanted: StateRoot,
+        timeline: &[Arc<Event>],
+    ) -> Result<(), RoomError> {
         if let LazyLoadOptions::Enabled { .. } = self.state.lazy_load_options {
             let mut wanted_members: HashSet<OwnedUserId> = timeline
                 .iter()
@@ -179,12 +195,11 @@ impl Ask<'_> {
                     .flatten()
                     .is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
             });
-            self.add_members(&mut events, wanted, &wanted_members)
-                .await?;
+            self.add_members(events, wanted, &wanted_members).await?;
         }
         events.retain(|event| filter::room_event_matches(self.state, &room.id, &event.pdu));
         events.sort_by_key(|event| event.order);
-        Ok(events)
+        Ok(())
     }
 
     /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them.

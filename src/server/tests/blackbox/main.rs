@@ -16,6 +16,7 @@ mod encryption;
 mod ephemeral;
 mod federation;
 mod harness;
+mod large_room;
 mod operate;
 mod people;
 mod rooms;
