@@ -45,6 +45,8 @@ tls_key = "$home/tls.key"
 trusted_ca = "$ca/ca.crt"
 # The suite's servers are containers of one network, found by their hosts files.
 allowed_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+# A test reads the name of a device from another server.
+share_device_names = true
 
 [registration]
 open = true

@@ -10,10 +10,12 @@ use vatra_domain::{
     clock::{SharedClock, SystemClock},
     e2ee::E2ee,
     event::signer::Signer,
-    federation::{edus::Edus, transaction::Transactions, unshared::Unshared},
+    federation::{devices::Devices, edus::Edus, transaction::Transactions, unshared::Unshared},
+    flows::keys::UserKeys,
     followers::{
         self,
         federation_sender::{self, FederationSender},
+        key_news::KeyNews,
     },
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
@@ -68,6 +70,8 @@ pub struct Parts {
     pub users: Users,
     /// Keys, signatures and messages to devices.
     pub e2ee: E2ee,
+    /// The same for users of every server.
+    pub user_keys: UserKeys,
     /// Rooms.
     pub rooms: Rooms,
     /// Typing, receipts and presence.
@@ -224,7 +228,14 @@ impl App {
             tasks: tasks.clone(),
             shutdown: soft_stop.clone(),
         });
-        let edus = Edus::new(rooms.clone(), ephemeral.clone(), Vec::new());
+        let devices = Arc::new(Devices::new(e2ee.clone(), rooms.clone()));
+        let edus = Edus::new(rooms.clone(), ephemeral.clone(), vec![devices]);
+        let user_keys = UserKeys {
+            e2ee: e2ee.clone(),
+            remote: remote.clone(),
+            rooms: rooms.clone(),
+            federates: config.federation.enabled,
+        };
         let unshared = Arc::new(Unshared(rooms.clone()));
         let transactions = Transactions::new(store.clone(), clock.clone(), edus, unshared);
         let mut followers = Vec::new();
@@ -239,6 +250,17 @@ impl App {
                 soft_stop.clone(),
             ));
             tasks.spawn(sender.clone().run());
+            let names = config.federation.share_device_names;
+            let key_news = KeyNews::new(e2ee.clone(), rooms.clone(), names);
+            let status = followers::Status::new("key_news");
+            followers.push(status.clone());
+            tasks.spawn(followers::run(
+                Arc::new(key_news.clone()),
+                store.clone(),
+                status,
+                soft_stop.clone(),
+            ));
+            tasks.spawn(key_news.run(soft_stop.clone()));
         }
         let syncs = Syncs::new(
             rooms.clone(),
@@ -262,6 +284,7 @@ impl App {
             keys,
             users,
             e2ee,
+            user_keys,
             rooms,
             ephemeral,
             syncs,

@@ -1,17 +1,43 @@
 //! The fact that a user's devices or cross-signing keys changed, with its position. Nobody is told here: `sync` finds out
-//! who shares a room with the user, and the sender which servers do.
+//! who shares a room with the user, and `key_news` which servers do.
 
 use vatra_store::{Batch, Direction, Position, Range, StoreError, View};
 
 use super::E2ee;
 use crate::schema::{self, UserSid, topic};
 
-/// Records that a user's keys change with this batch, and wakes who waits for it. One row a user, whatever the number of
+/// What of a user's keys changed.
+#[derive(Debug, Clone, Copy)]
+pub enum Changed<'a> {
+    /// A device: its keys or its name are new, or it is gone.
+    Device(&'a str),
+    /// The cross-signing keys.
+    SigningKeys,
+}
+
+/// Records that a local user's keys change with this batch, and wakes who waits for it. Two rows a user, whatever the number of
 /// those who see it.
 ///
 /// # Errors
 /// The store could not be read.
 pub async fn device_list_changed(
+    view: &View,
+    batch: &mut Batch,
+    user: UserSid,
+    what: Changed<'_>,
+) -> Result<(), StoreError> {
+    let device = match what {
+        Changed::Device(device) => device.to_owned(),
+        Changed::SigningKeys => String::new(),
+    };
+    batch.put_at_position(&schema::KEY_NEWS, move |position| {
+        ((user, device), position)
+    });
+    record(view, batch, user).await
+}
+
+/// The same of a user of any server, of which others are not told from here.
+pub(super) async fn record(
     view: &View,
     batch: &mut Batch,
     user: UserSid,

@@ -6,7 +6,7 @@ use vatra_store::{Batch, CommitError, Range, StoreError, View};
 
 use super::{
     E2ee, E2eeError,
-    changes::device_list_changed,
+    changes::{Changed, device_list_changed},
     device_keys::assert_row,
     parse::{self, Signed, key_id},
     verify,
@@ -187,7 +187,7 @@ async fn plan(
         batch.delete_range(&schema::USER_SIGNATURES, Range::prefix(&(sid,)));
         batch.delete_range(&schema::USER_SIGNATURE_LOG, Range::prefix(&(sid,)));
     }
-    device_list_changed(view, batch, sid).await?;
+    device_list_changed(view, batch, sid, Changed::SigningKeys).await?;
     Ok(true)
 }
 

@@ -10,7 +10,7 @@ use vatra_store::{Batch, CommitError, Key, Map, Value, View};
 
 use super::{
     E2ee, E2eeError,
-    changes::device_list_changed,
+    changes::{Changed, device_list_changed},
     forget::forget_one_time_keys,
     one_time::{self, OneTimeKeys},
     parse::{self, Signed, key_id},
@@ -117,7 +117,7 @@ pub(super) async fn put_upload(
         };
         if stored.as_ref() != Some(&row) {
             batch.put(&schema::DEVICE_KEYS, &owner.key(), &row);
-            device_list_changed(view, batch, owner.sid).await?;
+            device_list_changed(view, batch, owner.sid, Changed::Device(owner.device)).await?;
         }
     }
     for key in upload.keys.all() {

@@ -2,7 +2,10 @@
 
 use vatra_store::{Batch, CommitError, Direction, Range, Store, StoreError, View};
 
-use super::{E2eeError, changes::device_list_changed};
+use super::{
+    E2eeError,
+    changes::{Changed, device_list_changed},
+};
 use crate::schema::{self, FallbackKeyRow, UserSid, topic};
 
 /// Adds to the batch that removes a device: its keys and its unread messages go with it, and those who share a room with
@@ -19,7 +22,7 @@ pub async fn forget_device(
     let key = (user, device.to_owned());
     if view.contains(&schema::DEVICE_KEYS, &key).await? {
         batch.delete(&schema::DEVICE_KEYS, &key);
-        device_list_changed(view, batch, user).await?;
+        device_list_changed(view, batch, user, Changed::Device(device)).await?;
     }
     forget_one_time_keys(batch, user, device);
     batch.delete_range(&schema::INBOX, Range::prefix(&key));
@@ -59,7 +62,7 @@ pub async fn forget_account(
         )
         .await?;
     if keys.is_some() {
-        device_list_changed(view, batch, user).await?;
+        device_list_changed(view, batch, user, Changed::SigningKeys).await?;
     }
     batch.delete_range(&schema::CROSS_SIGNING_KEYS, range.clone());
     batch.delete_range(&schema::USER_SIGNATURES, range.clone());

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use vatra_store::{Batch, CommitError, Direction, Position, Range, StoreError, View};
 
-use super::{E2ee, E2eeError, MAX_MESSAGE, MAX_RECIPIENTS, parse::short};
+use super::{E2ee, E2eeError, MAX_RECIPIENTS, outbox::check, parse::short};
 use crate::schema::{self, TxnRow, UserSid, topic};
 
 /// One of a user's devices, or all of them.
@@ -34,6 +34,15 @@ pub struct SenderTxn<'a> {
     pub device: &'a str,
     /// Its id.
     pub id: &'a str,
+}
+
+impl SenderTxn<'_> {
+    fn row_key(&self, kind: &str) -> Result<(UserSid, String, String, String), E2eeError> {
+        short("a transaction id", self.id)?;
+        let endpoint = format!("sendToDevice/{kind}");
+        let (device, id) = (self.device.to_owned(), self.id.to_owned());
+        Ok((self.sid, device, endpoint, id))
+    }
 }
 
 /// Messages that wait.
@@ -61,7 +70,7 @@ impl E2ee {
     /// passed over. Durable when it returns.
     ///
     /// # Errors
-    /// [`E2eeError::BadJson`] for a content that is no object; [`E2eeError::TooLarge`] for one larger than [`MAX_MESSAGE`] or
+    /// [`E2eeError::BadJson`] for a content that is no object; [`E2eeError::TooLarge`] for one larger than [`super::MAX_MESSAGE`] or
     /// for more than [`MAX_RECIPIENTS`] devices.
     pub async fn send(
         &self,
@@ -72,11 +81,7 @@ impl E2ee {
     ) -> Result<(), E2eeError> {
         short("an event type", kind)?;
         let txn = match txn {
-            Some(txn) => {
-                short("a transaction id", txn.id)?;
-                let endpoint = format!("sendToDevice/{kind}");
-                Some((txn.sid, txn.device.to_owned(), endpoint, txn.id.to_owned()))
-            }
+            Some(txn) => Some(txn.row_key(kind)?),
             None => None,
         };
         let view = self.store().view();
@@ -125,6 +130,28 @@ impl E2ee {
             }
         }
         Ok(())
+    }
+
+    /// Whether messages may be sent: before anything of them is.
+    ///
+    /// # Errors
+    /// As [`E2ee::send`], but for the number of devices.
+    pub fn check_messages(&self, messages: &Messages) -> Result<(), E2eeError> {
+        let mut contents = messages.values().flat_map(BTreeMap::values);
+        contents.try_for_each(|content| check(content))
+    }
+
+    /// Whether a transaction was sent before.
+    ///
+    /// # Errors
+    /// [`E2eeError::InvalidParam`] for an id that is none.
+    pub async fn was_sent(&self, txn: SenderTxn<'_>, kind: &str) -> Result<bool, E2eeError> {
+        let key = txn.row_key(kind)?;
+        Ok(self
+            .store()
+            .view()
+            .contains(&schema::TRANSACTIONS, &key)
+            .await?)
     }
 
     /// The rows to write: user, device and event.
@@ -253,14 +280,7 @@ impl E2ee {
 }
 
 fn event(sender: &UserId, kind: &str, content: &RawValue) -> Result<String, E2eeError> {
-    if !content.get().starts_with('{') {
-        let message = "the content of a message to a device is an object";
-        return Err(E2eeError::BadJson(message.to_owned()));
-    }
-    if content.get().len() > MAX_MESSAGE {
-        let message = format!("a message to a device is larger than {MAX_MESSAGE} bytes");
-        return Err(E2eeError::TooLarge(message));
-    }
+    check(content)?;
     let event = Event {
         content,
         sender,

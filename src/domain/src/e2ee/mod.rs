@@ -6,12 +6,13 @@
 //! - `query`: all of that, as another user may see it
 //! - `changes`: the fact that a user's keys changed, recorded with its position. What follows from it (who shares a room
 //!   and must hear) is worked out above, in `sync`
-//! - `inbox`: messages to devices, until they are acknowledged
+//! - `remote_lists`: the same of users of other servers, as their servers tell
+//! - `inbox`: messages to devices, until they are acknowledged; `outbox`: those for devices of other servers
 //! - `backup`: room keys that their user encrypted; `dehydrated`: a device that is kept for its user
 //! - `forget`: what goes when a device or an account goes; what a restored backup must not hand out again
 //!
 //! Called by the HTTP handlers, by `flows` (which split local from remote users), by `users` (a device that goes takes its
-//! keys along) and by `sync`. Nothing here knows rooms or the network. All users are local here; the caller has seen to it.
+//! keys along) and by `sync`. Nothing here knows rooms or the network. All users are local but where it says otherwise; the caller has seen to it.
 
 mod backup;
 mod backup_keys;
@@ -24,8 +25,10 @@ mod error;
 mod forget;
 mod inbox;
 mod one_time;
+mod outbox;
 mod parse;
 mod query;
+mod remote_lists;
 mod signatures;
 #[cfg(test)]
 mod tests;
@@ -40,7 +43,7 @@ use vatra_store::{Position, Store};
 pub use self::{
     backup::{BackupInfo, NewBackup},
     backup_keys::{BackupChange, RoomSessions, SessionData},
-    changes::device_list_changed,
+    changes::{Changed, device_list_changed},
     claim::{ClaimedKeys, Claims},
     cross_signing::{SigningKeys, Uploaded, is_signing_key},
     dehydrated::NewDehydrated,
@@ -49,6 +52,7 @@ pub use self::{
     forget::{after_restore, forget_account, forget_device},
     inbox::{Messages, Recipient, SenderTxn, Waiting},
     query::KeysOf,
+    remote_lists::{RemoteChange, RemoteDevice, RemoteList, checked_keys},
     signatures::{Failures, SignedObjects},
 };
 use crate::{

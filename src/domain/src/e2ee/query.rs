@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use ruma::UserId;
 use serde_json::value::RawValue;
-use vatra_store::{Direction, Range, StoreError, View};
+use vatra_store::{Direction, Position, Range, StoreError, View};
 
 use super::{
     E2ee, E2eeError,
@@ -48,13 +48,39 @@ impl E2ee {
         if !view.contains(&schema::ACCOUNTS, &sid).await? {
             return Ok(None);
         }
-        let signing = signing_keys(&view, sid).await?;
+        let keys = self.stored_keys(&view, viewer, (user, sid), devices);
+        keys.await.map(Some)
+    }
+
+    /// The keys of a user of this server, as another server may see them, and the position of their last change.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn list_of(&self, user: &UserId) -> Result<Option<(Position, KeysOf)>, E2eeError> {
+        let Some(sid) = self.inner.ids.user(user).await? else {
+            return Ok(None);
+        };
+        // Read first: if the keys are newer than the number, the next change does not surprise.
+        let changed = self.store().view().get(&schema::DEVICE_LISTS, &sid).await?;
+        let keys = self.keys_of(None, user, &[]).await?;
+        Ok(keys.map(|keys| (changed.unwrap_or(Position::ZERO), keys)))
+    }
+
+    /// The keys of a user as they are stored, for local users and for those of other servers.
+    pub(super) async fn stored_keys(
+        &self,
+        view: &View,
+        viewer: Option<(&UserId, UserSid)>,
+        (user, sid): (&UserId, UserSid),
+        devices: &[String],
+    ) -> Result<KeysOf, E2eeError> {
+        let signing = signing_keys(view, sid).await?;
         let [master, self_signing, user_signing] = signing.as_slice() else {
             return Err(StoreError::corrupt("not three cross-signing keys").into());
         };
         let mut keys = KeysOf::default();
         let signer = self_signing.as_ref().and_then(|row| row.public.as_deref());
-        for (device, row, shown) in self.devices(&view, sid, devices).await? {
+        for (device, row, shown) in self.devices(view, sid, devices).await? {
             let allowed = [Some(key_id(&device)), signer.map(key_id)];
             let signatures = row
                 .signatures
@@ -67,7 +93,7 @@ impl E2ee {
         }
         let own = viewer.is_some_and(|(viewer, _)| viewer == user);
         if let Some(master) = master {
-            keys.master = Some(self.master(&view, viewer, (user, sid), master).await?);
+            keys.master = Some(self.master(view, viewer, (user, sid), master).await?);
         }
         if let Some(row) = self_signing {
             keys.self_signing = Some(raw(whole(row, user, &signed_by_user(row, user), None))?);
@@ -75,7 +101,7 @@ impl E2ee {
         if let Some(row) = user_signing.as_ref().filter(|_| own) {
             keys.user_signing = Some(raw(whole(row, user, &signed_by_user(row, user), None))?);
         }
-        Ok(Some(keys))
+        Ok(keys)
     }
 
     /// The devices that have keys: id, keys, and what else is known of the device.

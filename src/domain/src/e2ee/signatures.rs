@@ -10,7 +10,7 @@ use vatra_store::{Batch, CommitError, View};
 
 use super::{
     E2ee, E2eeError, Failure,
-    changes::device_list_changed,
+    changes::{Changed, device_list_changed},
     parse::{Signed, key_id},
     verify,
 };
@@ -121,7 +121,7 @@ async fn sign_own(
         if let Some(new) = with_signatures(&row, signed, user, &known)? {
             batch.assert_equals(&schema::DEVICE_KEYS, &device, &row);
             batch.put(&schema::DEVICE_KEYS, &device, &new);
-            device_list_changed(view, batch, sid).await?;
+            device_list_changed(view, batch, sid, Changed::Device(name)).await?;
         }
         return Ok(());
     }
@@ -142,7 +142,7 @@ async fn sign_own(
     if let Some(new) = with_signatures(&row, signed, user, &known)? {
         batch.assert_equals(&schema::CROSS_SIGNING_KEYS, &place, &row);
         batch.put(&schema::CROSS_SIGNING_KEYS, &place, &new);
-        device_list_changed(view, batch, sid).await?;
+        device_list_changed(view, batch, sid, Changed::SigningKeys).await?;
     }
     Ok(())
 }

@@ -6,11 +6,13 @@
 //! | [`transaction`] | what a server tells: taken once, room by room |
 //! | [`unshared`] | what becomes of its events while no room is shared |
 //! | [`edus`] | what passes: typing, receipts, presence |
+//! | [`devices`] | changed keys of its users, and messages to devices of this server |
 //!
 //! Called by the handlers of the server-server API, which have proven who asks. Invariants: nothing that a server says about
 //! another server's users is believed; one slow or hostile server holds up nobody else.
 
 pub mod acl;
+pub mod devices;
 pub mod edus;
 #[cfg(test)]
 mod tests;

@@ -6,10 +6,12 @@
 //! [`schema::SET_ASIDE`], where an operator sees it, and does not hold up its neighbours.
 //!
 //! - [`federation_sender`]: events and what passes, to other servers
+//! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
 //!
 //! To add one: implement [`Follower`], give it a name that was never used, and start [`run`] in the server's wiring.
 
 pub mod federation_sender;
+pub mod key_news;
 
 use std::{
     ops::Bound,

@@ -19,11 +19,9 @@ use std::{collections::HashMap, sync::Arc};
 use ruma::{OwnedEventId, events::StateEventType};
 use vatra_store::{Batch, Ticket};
 
+pub use self::changes::membership_of;
+pub(super) use self::{changes::PendingMembership, redaction::held_key};
 use self::{changes::StateOf, settle::Settle};
-pub(super) use self::{
-    changes::{PendingMembership, membership_of},
-    redaction::held_key,
-};
 use super::{Event, Head, RoomError, RoomGuard, TxnKey, event::Unrelated, state::Grown};
 use crate::{
     event::pdu::Pdu,

@@ -41,6 +41,7 @@ use ruma::{
 use vatra_store::{Store, View};
 
 pub use self::{
+    append::membership_of,
     error::RoomError,
     event::{Event, Events},
     head::{Head, RoomGuard},

@@ -4,7 +4,7 @@ use ruma::{OwnedEventId, OwnedServerName, RoomId, ServerName};
 use vatra_store::{Direction, Range};
 
 use super::{Reader, RoomError, Rooms};
-use crate::schema::{self, Membership, RoomSid};
+use crate::schema::{self, Membership, RoomSid, UserSid};
 
 impl Reader {
     /// Whether a server has a joined user in a room; `None` asks for this server. Two reads at most.
@@ -27,6 +27,24 @@ impl Reader {
         // Users of this server are those who are not counted as others.
         let everyone = self.member_count(room, Membership::Join).await?;
         Ok(i64::try_from(everyone).unwrap_or(i64::MAX) > count)
+    }
+
+    /// How many users of this server are joined to a room.
+    pub async fn local_members(&self, room: RoomSid) -> Result<u64, RoomError> {
+        let others = (room, String::new());
+        let others = self.view().get(&schema::JOINED_SERVERS, &others).await?;
+        let everyone = self.member_count(room, Membership::Join).await?;
+        Ok(everyone.saturating_sub(u64::try_from(others.unwrap_or(0)).unwrap_or(0)))
+    }
+
+    /// Whether a user is joined to a room that this server is in, too.
+    pub async fn shares_a_room(&self, user: UserSid) -> Result<bool, RoomError> {
+        for (room, row) in self.rooms_of(user).await? {
+            if row.membership == Membership::Join && self.server_is_in(room, None).await? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Other servers in a room, in the order of their names.

@@ -15,6 +15,20 @@ pub struct SignedRow {
 }
 impl_value!(SignedRow);
 
+/// The devices of a user of another server, as their server has told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteListRow {
+    /// The number that the server gave to this state of the list.
+    pub stream: u64,
+    /// Nothing was missed since, and everything that comes will be told. Else the server is asked again.
+    pub current: bool,
+    /// Counts the changes, so that a batch which asserts the row has seen all of them.
+    pub changes: u64,
+    /// The names of devices that have one.
+    pub names: Vec<(String, String)>,
+}
+impl_value!(RemoteListRow);
+
 /// What a device has left of one-time and fallback keys. Every change has another position, so that a batch which asserts
 /// the row has seen all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

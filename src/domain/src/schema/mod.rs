@@ -20,8 +20,8 @@ mod users;
 
 pub use self::{
     e2ee::{
-        BackupKeyRow, BackupRow, DehydratedRow, FallbackKeyRow, KeyStateRow, KeyUsage, SignedRow,
-        UserSignatureRow,
+        BackupKeyRow, BackupRow, DehydratedRow, FallbackKeyRow, KeyStateRow, KeyUsage,
+        RemoteListRow, SignedRow, UserSignatureRow,
     },
     followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
@@ -345,6 +345,14 @@ pub const BACKUP_KEYS: Map<(UserSid, u64, String, String), BackupKeyRow> =
     Map::new(Keyspace::Bulk, 88, "backup_keys");
 /// A user's dehydrated device. 5 kB a row.
 pub const DEHYDRATED: Map<UserSid, DehydratedRow> = Map::new(Keyspace::Index, 89, "dehydrated");
+/// Keys of local users that changed and that other servers have not been told of: (user, device), or (user, "") for the
+/// cross-signing keys. The federation sender's neighbour `key_news` takes them out. 40 bytes a row.
+pub const KEY_NEWS: Map<(UserSid, String), Position> = Map::new(Keyspace::Index, 90, "key_news");
+/// What is known of the devices of a user of another server; the keys are in [`DEVICE_KEYS`] and [`CROSS_SIGNING_KEYS`].
+/// 200 bytes a row.
+pub const REMOTE_LISTS: Map<UserSid, RemoteListRow> = Map::new(Keyspace::Index, 91, "remote_lists");
+/// The number of the last unit that told other servers of a local user's keys. 15 bytes a row.
+pub const TOLD_LISTS: Map<UserSid, Position> = Map::new(Keyspace::Index, 93, "told_lists");
 /// What a user reported: (user, number of the report). At most 17 kB a row, a thousand a user.
 pub const REPORTS: Map<(UserSid, u64), ReportRow> = Map::new(Keyspace::Index, 92, "reports");
 

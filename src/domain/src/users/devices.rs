@@ -148,7 +148,8 @@ impl Users {
                 let view = self.inner.store.view();
                 // Others see the name beside the device's keys.
                 if view.contains(&schema::DEVICE_KEYS, &key).await? {
-                    e2ee::device_list_changed(&view, &mut batch, user).await?;
+                    e2ee::device_list_changed(&view, &mut batch, user, e2ee::Changed::Device(id))
+                        .await?;
                 }
             }
             match self.inner.store.write(batch).await {

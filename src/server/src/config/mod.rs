@@ -85,6 +85,8 @@ pub struct Federation {
     pub allowed_networks: Vec<String>,
     /// Servers that are asked for the keys of servers that cannot be reached. They are believed.
     pub trusted_key_servers: Vec<String>,
+    /// Other servers are told what users call their devices.
+    pub share_device_names: bool,
 }
 
 /// Who may register.
@@ -241,6 +243,7 @@ impl Default for Federation {
             allow_loopback: false,
             allowed_networks: Vec::new(),
             trusted_key_servers: Vec::new(),
+            share_device_names: false,
         }
     }
 }

@@ -10,7 +10,7 @@ use tracing::{debug, error};
 use vatra_domain::{
     e2ee::E2eeError,
     federation::transaction::TransactionError,
-    flows::FlowError,
+    flows::{FlowError, keys::KeysError},
     media::MediaError,
     remote::RemoteError,
     rooms::RoomError,
@@ -193,6 +193,15 @@ impl From<UsersError> for Error {
             UsersError::Commit(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)
+    }
+}
+
+impl From<KeysError> for Error {
+    fn from(error: KeysError) -> Self {
+        match error {
+            KeysError::E2ee(error) => error.into(),
+            KeysError::Room(error) => error.into(),
+        }
     }
 }
 

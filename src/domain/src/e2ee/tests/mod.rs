@@ -10,6 +10,7 @@ mod backup;
 mod claims;
 mod cross_signing;
 mod inbox;
+mod remote_lists;
 mod upload;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -91,7 +91,7 @@ impl PendingMembership {
 }
 
 /// What a member event says; `None` for other events and for what the spec does not know.
-pub(in super::super) fn membership_of(pdu: &Pdu) -> Option<Membership> {
+pub fn membership_of(pdu: &Pdu) -> Option<Membership> {
     Membership::from_state(pdu.member()?.membership.as_ref()?)
 }
 

@@ -1,6 +1,6 @@
 //! Keys for end-to-end encryption. <https://spec.matrix.org/v1.19/client-server-api/#end-to-end-encryption>
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use axum::{
     Json,
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use vatra_domain::{
     e2ee::{Claims, Failure, KeysUpload, SignedObjects, SigningKeys, Uploaded},
-    flows,
+    flows::keys::TIMEOUT,
     users::Requester,
 };
 
@@ -30,6 +30,9 @@ use super::{
     rooms::viewer,
 };
 use crate::wiring::App;
+
+/// The longest that a client can have other servers waited for.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 #[derive(Deserialize)]
 struct UploadBody {
@@ -59,6 +62,13 @@ pub(super) async fn upload(app: App, caller: Requester, input: Input) -> Result<
 #[derive(Deserialize)]
 struct QueryBody {
     device_keys: BTreeMap<OwnedUserId, Vec<String>>,
+    /// In milliseconds.
+    timeout: Option<u64>,
+}
+
+/// How long other servers are waited for: as long as the client likes, within bounds.
+fn wait(asked: Option<Duration>) -> Duration {
+    asked.map_or(TIMEOUT, |asked| asked.min(LONGEST_TIMEOUT))
 }
 
 #[derive(Default, Serialize)]
@@ -73,7 +83,9 @@ struct QueryAnswer {
 /// Answered by hand: keys are copied as they are stored.
 pub(super) async fn query(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     let body: QueryBody = input.read()?;
-    let answer = flows::keys::query(&app.e2ee, &app.server_name, &caller, body.device_keys).await?;
+    let timeout = wait(body.timeout.map(Duration::from_millis));
+    let asked = app.user_keys.query(&caller, body.device_keys, timeout);
+    let answer = asked.await?;
     let mut shown = QueryAnswer {
         failures: failures(answer.unreachable),
         ..QueryAnswer::default()
@@ -106,7 +118,7 @@ pub(super) async fn claim(
             (user, devices.collect())
         })
         .collect();
-    let answer = flows::keys::claim(&app.e2ee, &app.server_name, claims).await?;
+    let answer = app.user_keys.claim(claims, wait(request.timeout)).await?;
     let mut one_time_keys: BTreeMap<OwnedUserId, claim_keys::OneTimeKeys> = BTreeMap::new();
     for (user, devices) in answer.found {
         let shown = one_time_keys.entry(user).or_default();

@@ -5,7 +5,6 @@ use ruma::{
 };
 use vatra_domain::{
     e2ee::{Messages, Recipient},
-    flows,
     users::Requester,
 };
 
@@ -33,7 +32,8 @@ pub(super) async fn send(
         .collect();
     let kind = request.event_type.to_string();
     let transaction = (kind.as_str(), request.txn_id.as_str());
-    flows::keys::send_to_devices(&app.e2ee, &app.server_name, &caller, transaction, messages)
+    app.user_keys
+        .send_to_devices(&caller, transaction, messages)
         .await?;
     Ok(send::Response {})
 }

@@ -9,6 +9,7 @@ mod openid;
 pub(crate) mod origin;
 mod query;
 mod transactions;
+mod user_keys;
 
 pub(crate) use self::origin::Origin;
 use super::endpoint::Routes;
@@ -25,6 +26,9 @@ pub(crate) fn routes() -> Routes {
         .signed(query::directory)
         .signed(query::public_rooms)
         .signed(query::search_public_rooms)
+        .signed(user_keys::devices)
+        .signed(user_keys::query)
+        .signed(user_keys::claim)
         .signed(transactions::take);
     media::routes(routes)
 }

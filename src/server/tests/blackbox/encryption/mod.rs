@@ -2,6 +2,7 @@
 
 mod backup;
 mod device_lists;
+mod elsewhere;
 mod keys;
 mod messages;
 mod signing;
