@@ -5,12 +5,13 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
+//! | 0 | [`schema`], [`clock`], [`random`], [`ids`], [`event`], [`audit`] |
 //! | 2 | [`users`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
+pub mod audit;
 pub mod clock;
 pub mod event;
 pub mod flows;

@@ -7,12 +7,13 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 13] = [
+const FLOORS: [(&str, u8); 14] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
     ("ids", 0),
     ("event", 0),
+    ("audit", 0),
     ("users", 2),
     ("push", 2),
     ("rooms", 3),
