@@ -104,11 +104,7 @@ pub struct Audit<'a> {
 
 impl<'a> Audit<'a> {
     /// A check of `store` that tells `report` of every problem, and mends derived rows if `repair`.
-    pub fn new(
-        store: Store,
-        repair: bool,
-        report: &'a mut (dyn FnMut(Problem) + Send),
-    ) -> Self {
+    pub fn new(store: Store, repair: bool, report: &'a mut (dyn FnMut(Problem) + Send)) -> Self {
         Self {
             store,
             repair,
@@ -143,13 +139,8 @@ impl<'a> Audit<'a> {
     }
 
     /// A derived row that is `found` should be `wanted`.
-    pub fn row_is<K, V>(
-        &mut self,
-        map: &Map<K, V>,
-        key: &K,
-        found: Option<&V>,
-        wanted: Option<&V>,
-    ) where
+    pub fn row_is<K, V>(&mut self, map: &Map<K, V>, key: &K, found: Option<&V>, wanted: Option<&V>)
+    where
         K: Key + Debug,
         V: Value + PartialEq,
     {

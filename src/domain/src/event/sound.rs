@@ -13,12 +13,7 @@ use super::{pdu::Pdu, redact::redact, signer::Signer};
 /// id and its signatures are of what redaction keeps. Only signatures of this server's own key are looked at.
 ///
 /// `redacted` says that this server has redacted it. Costs one parse, three hashes and maybe a signature check.
-pub fn faults(
-    pdu: &Pdu,
-    rules: &RoomVersionRules,
-    redacted: bool,
-    signer: &Signer,
-) -> Vec<String> {
+pub fn faults(pdu: &Pdu, rules: &RoomVersionRules, redacted: bool, signer: &Signer) -> Vec<String> {
     let object = match pdu.to_canonical() {
         Ok(object) => object,
         Err(error) => return vec![error.to_string()],

@@ -22,7 +22,7 @@ use crate::{
     schema::{Membership, RoomOrder, migrations},
 };
 
-async fn rooms_on(store: Store) -> Rooms {
+pub(super) async fn rooms_on(store: Store) -> Rooms {
     let name = ruma::server_name!("test").to_owned();
     let signer = Signer::from_der(name, &Signer::generate(), "1".to_owned()).unwrap();
     let ids = Ids::new(store.clone(), 100);
@@ -35,7 +35,7 @@ async fn rooms_on(store: Store) -> Rooms {
     )
 }
 
-async fn rooms() -> Rooms {
+pub(super) async fn rooms() -> Rooms {
     let store = Store::open(
         Arc::new(MemoryEngine::new()),
         Options::default(),
@@ -50,7 +50,12 @@ fn object(value: serde_json::Value) -> CanonicalJsonObject {
     serde_json::from_value(value).unwrap()
 }
 
-fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: serde_json::Value) -> Draft {
+pub(super) fn draft(
+    sender: &str,
+    kind: &str,
+    state_key: Option<&str>,
+    content: serde_json::Value,
+) -> Draft {
     Draft {
         sender: UserId::parse(sender).unwrap(),
         kind: TimelineEventType::from(kind),
@@ -60,7 +65,7 @@ fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: serde_json:
     }
 }
 
-async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
+pub(super) async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
     let rules = version.rules().unwrap();
     let mut content = json!({ "room_version": version.as_str() });
     if !rules.authorization.use_room_create_sender {
@@ -107,7 +112,7 @@ async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
     guard.room.id.clone()
 }
 
-fn say(sender: &str, body: &str) -> Draft {
+pub(super) fn say(sender: &str, body: &str) -> Draft {
     draft(
         sender,
         "m.room.message",
@@ -116,7 +121,7 @@ fn say(sender: &str, body: &str) -> Draft {
     )
 }
 
-fn member(user: &str, membership: &str) -> Draft {
+pub(super) fn member(user: &str, membership: &str) -> Draft {
     draft(
         user,
         "m.room.member",

@@ -76,3 +76,128 @@ async fn account_data(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
+    use ruma::server_name;
+    use vatra_store::{Batch, MemoryEngine, Options, Position, Store};
+
+    use super::*;
+    use crate::{
+        clock::ManualClock,
+        ids::Ids,
+        random::SystemRandom,
+        schema::{AccountDataRow, GLOBAL, UserSid, migrations},
+        users::{Login, NewAccount},
+    };
+
+    type Damage = fn(UserSid, [u8; 32], Position, &mut Batch);
+
+    const DERIVED: &[(&str, Damage)] = &[
+        ("device_tokens", |user, hash, _, b| {
+            b.delete(&DEVICE_TOKENS, &(user, "D".to_owned(), hash));
+        }),
+        ("device_tokens", |user, _, _, b| {
+            b.put(&DEVICE_TOKENS, &(user, "D".to_owned(), [7; 32]), &());
+        }),
+        ("account_data_log", |user, _, at, b| {
+            b.delete(&ACCOUNT_DATA_LOG, &(user, at));
+        }),
+        ("account_data_log", |user, _, _, b| {
+            let key = (user, GLOBAL, "x".to_owned());
+            b.put(&ACCOUNT_DATA_LOG, &(user, Position(1 << 60)), &key);
+        }),
+    ];
+
+    async fn users() -> (Users, Store, UserSid) {
+        let engine = Arc::new(MemoryEngine::new());
+        let store = Store::open(engine, Options::default(), migrations())
+            .await
+            .unwrap();
+        let users = Users::new(
+            store.clone(),
+            Ids::new(store.clone(), 100),
+            ManualClock::new(1_000),
+            Arc::new(SystemRandom),
+            server_name!("test").to_owned(),
+        );
+        let new = NewAccount {
+            name: Some("alice".to_owned()),
+            ..NewAccount::default()
+        };
+        let (user, sid) = users.register(new).await.unwrap();
+        let login = Login {
+            device: Some("D".into()),
+            ..Login::default()
+        };
+        users.login(user, sid, login).await.unwrap();
+        for _ in 0..2 {
+            let content = "{}".to_owned();
+            users
+                .set_account_data(sid, GLOBAL, "x", content)
+                .await
+                .unwrap();
+        }
+        (users, store, sid)
+    }
+
+    async fn problems(users: &Users, repair: bool) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        users
+            .check(repair, |problem| problems.push(problem))
+            .await
+            .unwrap();
+        problems
+    }
+
+    #[tokio::test]
+    async fn damage_is_found_and_mended_where_the_row_is_derived() {
+        for (number, (map, damage)) in DERIVED.iter().enumerate() {
+            let (users, store, user) = users().await;
+            assert_eq!(problems(&users, false).await, []);
+            let view = store.view();
+            let forward = vatra_store::Direction::Forward;
+            let all = vatra_store::Range::all;
+            let (hash, _) = view.first(&TOKENS, all(), forward).await.unwrap().unwrap();
+            let (_, data) = view
+                .first(&ACCOUNT_DATA, all(), forward)
+                .await
+                .unwrap()
+                .unwrap();
+            let mut batch = Batch::new();
+            damage(user, hash, data.position, &mut batch);
+            store.write(batch).await.unwrap();
+            for repair in [false, true] {
+                let found = problems(&users, repair).await;
+                assert!(
+                    found.len() == 1 && found.iter().all(|one| one.map() == Some(*map)),
+                    "{number}: {map}: {found:?}"
+                );
+            }
+            assert_eq!(problems(&users, false).await, [], "{number}: {map}");
+        }
+    }
+
+    #[tokio::test]
+    async fn account_data_that_is_no_json_is_reported() {
+        let (users, store, user) = users().await;
+        let key = (user, GLOBAL, "x".to_owned());
+        let row = store
+            .view()
+            .get(&ACCOUNT_DATA, &key)
+            .await
+            .unwrap()
+            .unwrap();
+        let content = "{".to_owned();
+        let mut batch = Batch::new();
+        batch.put(&ACCOUNT_DATA, &key, &AccountDataRow { content, ..row });
+        store.write(batch).await.unwrap();
+        for repair in [true, false] {
+            let found = problems(&users, repair).await;
+            assert!(found.len() == 1 && found.iter().all(|one| !one.is_derived()));
+        }
+    }
+}

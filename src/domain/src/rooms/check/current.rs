@@ -16,7 +16,9 @@ pub(super) async fn check(audit: &mut Audit<'_>, trees: &mut Trees) -> Result<()
     let mut heads = Pages::new(&ROOM_HEADS, PAGE);
     while let Some(page) = heads.next(&view, audit).await? {
         for (room, head) in page {
-            by_tree(audit, &view, trees, room, &head).await?;
+            if trees.is_whole(room) {
+                by_tree(audit, &view, trees, room, &head).await?;
+            }
         }
     }
     by_name(audit, trees).await
@@ -56,11 +58,19 @@ async fn check_leaf(
     let mut wanted = Vec::with_capacity(entries.len());
     for (((key, event), name), row) in entries.iter().zip(names).zip(rows) {
         if row.is_none() {
-            audit.damaged(&EVENTS, event, format!("no event, though it is in the state of {room:?}"));
+            audit.damaged(
+                &EVENTS,
+                event,
+                format!("no event, though it is in the state of {room:?}"),
+            );
         }
         match name {
             Some((kind, state_key)) => wanted.push(((room, kind, state_key), *event)),
-            None => audit.damaged(&STATE_KEYS, key, format!("no name, though {room:?} has such state")),
+            None => audit.damaged(
+                &STATE_KEYS,
+                key,
+                format!("no name, though {room:?} has such state"),
+            ),
         }
     }
     audit.rows_are(view, &CURRENT_STATE, wanted).await
@@ -90,6 +100,9 @@ async fn by_name(audit: &mut Audit<'_>, trees: &mut Trees) -> Result<(), AuditEr
             let Some((_, Some(head))) = &head else {
                 continue;
             };
+            if !trees.is_whole(room) {
+                continue;
+            }
             let found = match key {
                 Some(key) => trees.find(&view, head.root, key).await?,
                 None => Found::Event(None),

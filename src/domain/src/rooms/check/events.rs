@@ -93,7 +93,10 @@ fn examine(
     match room {
         None => bad("its room has no row"),
         Some(room) if room.room_id != pdu.room_id.as_str() => {
-            bad(&format!("it is of {} and stored in {}", pdu.room_id, room.room_id));
+            bad(&format!(
+                "it is of {} and stored in {}",
+                pdu.room_id, room.room_id
+            ));
         }
         Some(_) => {}
     }
@@ -199,7 +202,14 @@ async fn backwards(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     let placed = |row: &EventRow| row.head.status == Status::Visible;
     let named = |row: &EventRow, id: &String| row.head.event_id == *id;
     // Ids that other events mention have numbers before their events are here.
-    from_index(audit, &EVENT_SIDS, |sid| *sid, false, |row, id, _| named(row, id)).await?;
+    from_index(
+        audit,
+        &EVENT_SIDS,
+        |sid| *sid,
+        false,
+        |row, id, _| named(row, id),
+    )
+    .await?;
     let stands = |row: &EventRow, key: &(RoomSid, _), _: &EventSid| {
         placed(row) && (row.head.room, row.head.order) == *key
     };
@@ -208,9 +218,8 @@ async fn backwards(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         placed(row) && (row.head.room, row.head.position) == *key
     };
     from_index(audit, &ROOM_LOG, |log| log.event, true, logged).await?;
-    let logged = |row: &EventRow, position: &_, _: &LogRow| {
-        placed(row) && row.head.position == *position
-    };
+    let logged =
+        |row: &EventRow, position: &_, _: &LogRow| placed(row) && row.head.position == *position;
     from_index(audit, &LOG, |log| log.event, true, logged).await?;
     let relates = |row: &EventRow, key: &RelationKey, _: &RelationRow| {
         let version = RoomVersionId::try_from(row.head.version.as_str()).ok();
@@ -244,7 +253,11 @@ where
                 Some(found) if calls(&found, key, row) => {}
                 Some(_) => audit.row_is(map, key, Some(row), None),
                 None if present => {
-                    audit.damaged(&EVENTS, sid, format!("no event, though {} {key:?} names it", map.name()));
+                    audit.damaged(
+                        &EVENTS,
+                        sid,
+                        format!("no event, though {} {key:?} names it", map.name()),
+                    );
                 }
                 None => {}
             }

@@ -9,8 +9,8 @@ use crate::{
     event::pdu::Pdu,
     schema::{
         CURRENT_STATE, EVENTS, EventRow, EventSid, MEMBER_COUNTS, MEMBERSHIPS, Membership,
-        MembershipRow, ROOM_HEADS, ROOM_MEMBERS, RoomSid, STATE_DELTAS, STATE_KEY_SIDS,
-        USER_IDS, USER_SIDS, UserSid,
+        MembershipRow, ROOM_HEADS, ROOM_MEMBERS, RoomSid, STATE_DELTAS, STATE_KEY_SIDS, USER_IDS,
+        USER_SIDS, UserSid,
     },
 };
 
@@ -111,7 +111,12 @@ async fn replay(
     let mut range = Range::prefix(&(room,));
     loop {
         let page = view
-            .range(&STATE_DELTAS, range.clone(), vatra_store::Direction::Forward, PAGE)
+            .range(
+                &STATE_DELTAS,
+                range.clone(),
+                vatra_store::Direction::Forward,
+                PAGE,
+            )
             .await?;
         let Some((last, _)) = page.last() else { break };
         range = range.after(last);
@@ -135,7 +140,10 @@ async fn changed(
     event: Option<EventSid>,
 ) -> Result<MembershipRow, AuditError> {
     let said = match event {
-        Some(event) => Audit::read(view, &EVENTS, &event).await?.as_ref().and_then(said),
+        Some(event) => Audit::read(view, &EVENTS, &event)
+            .await?
+            .as_ref()
+            .and_then(said),
         None => None,
     };
     let membership = said.unwrap_or(Membership::Leave);
@@ -148,7 +156,9 @@ async fn changed(
     };
     Ok(MembershipRow {
         membership,
-        event: event.or(before.map(|before| before.event)).unwrap_or(EventSid(0)),
+        event: event
+            .or(before.map(|before| before.event))
+            .unwrap_or(EventSid(0)),
         position: same.map_or(position, |same| same.position),
         forgotten: false,
         joined_until,
@@ -175,7 +185,10 @@ async fn by_room(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     let view = audit.view();
     let mut rows = Pages::new(&ROOM_MEMBERS, PAGE);
     while let Some(page) = rows.next(&view, audit).await? {
-        let keys: Vec<_> = page.iter().map(|((room, _, user), _)| (*user, *room)).collect();
+        let keys: Vec<_> = page
+            .iter()
+            .map(|((room, _, user), _)| (*user, *room))
+            .collect();
         let memberships = Audit::read_many(&view, &MEMBERSHIPS, &keys).await?;
         for ((key, event), row) in page.iter().zip(memberships) {
             if row.is_none_or(|row| row.membership != key.1) {
@@ -203,6 +216,7 @@ async fn counts(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     audit
         .rows_are(&view, &MEMBER_COUNTS, counted.into_iter().collect())
         .await?;
+    let view = audit.view();
     let mut rows = Pages::new(&MEMBER_COUNTS, PAGE);
     while let Some(page) = rows.next(&view, audit).await? {
         for (key, stored) in page.into_iter().filter(|(_, stored)| *stored != 0) {

@@ -6,14 +6,26 @@ use vatra_store::{Key, Map, Value};
 
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages},
-    schema::{
-        ROOM_SIDS, ROOMS, RoomRow, STATE_KEY_SIDS, STATE_KEYS, USER_IDS, USER_SIDS,
-    },
+    schema::{ROOM_SIDS, ROOMS, RoomRow, STATE_KEY_SIDS, STATE_KEYS, USER_IDS, USER_SIDS},
 };
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
-    both_ways(audit, &USER_IDS, &USER_SIDS, Clone::clone, Some(Clone::clone)).await?;
-    both_ways(audit, &STATE_KEYS, &STATE_KEY_SIDS, Clone::clone, Some(Clone::clone)).await?;
+    both_ways(
+        audit,
+        &USER_IDS,
+        &USER_SIDS,
+        Clone::clone,
+        Some(Clone::clone),
+    )
+    .await?;
+    both_ways(
+        audit,
+        &STATE_KEYS,
+        &STATE_KEY_SIDS,
+        Clone::clone,
+        Some(Clone::clone),
+    )
+    .await?;
     let name = |row: &RoomRow| row.room_id.clone();
     both_ways(audit, &ROOMS, &ROOM_SIDS, name, None).await
 }
@@ -42,7 +54,11 @@ where
                 (Some(_), _) => audit.row_is(by_name, key, Some(number), None),
                 (None, Some(row)) => audit.row_is(by_number, number, None, Some(&row(key))),
                 (None, None) => {
-                    audit.damaged(by_number, number, format!("no row, though {key:?} has the number"));
+                    audit.damaged(
+                        by_number,
+                        number,
+                        format!("no row, though {key:?} has the number"),
+                    );
                 }
             }
         }
@@ -50,7 +66,10 @@ where
     let view = audit.view();
     let mut numbers = Pages::new(by_number, PAGE);
     while let Some(page) = numbers.next(&view, audit).await? {
-        let wanted = page.iter().map(|(number, row)| (name(row), *number)).collect();
+        let wanted = page
+            .iter()
+            .map(|(number, row)| (name(row), *number))
+            .collect();
         audit.rows_are(&view, by_name, wanted).await?;
     }
     Ok(())

@@ -29,6 +29,8 @@ pub(super) struct Trees {
     /// Nodes that were walked. Forgetting some only costs walking them again.
     walked: HashSet<NodeId>,
     kept: HashMap<NodeId, Arc<NodeRow>>,
+    /// Rooms whose head and last change name different states: nobody knows what follows from them.
+    torn: HashSet<RoomSid>,
 }
 
 /// What a tree says of a key.
@@ -83,18 +85,24 @@ impl Trees {
                     .first(&STATE_DELTAS, Range::prefix(&(room,)), Direction::Backward)
                     .await?;
                 if last.and_then(|(_, delta)| delta.root) != head.root {
+                    self.torn.insert(room);
                     audit.damaged(
                         &ROOM_HEADS,
                         &room,
                         "its state is not the one after the last change",
                     );
                 }
-                self.walk(audit, &view, head.root.into_iter().collect()).await?;
+                self.walk(audit, &view, head.root.into_iter().collect())
+                    .await?;
                 let ends: Vec<EventSid> = head.extremities.iter().map(|(sid, ..)| *sid).collect();
                 let rows = Audit::read_many(&view, &EVENTS, &ends).await?;
                 for (sid, row) in ends.iter().zip(rows) {
                     if row.is_none() {
-                        audit.damaged(&EVENTS, sid, format!("no event, though {room:?} ends in it"));
+                        audit.damaged(
+                            &EVENTS,
+                            sid,
+                            format!("no event, though {room:?} ends in it"),
+                        );
                     }
                 }
             }
@@ -102,16 +110,13 @@ impl Trees {
         self.check_deltas(audit, &view).await
     }
 
-    async fn check_deltas(
-        &mut self,
-        audit: &mut Audit<'_>,
-        view: &View,
-    ) -> Result<(), AuditError> {
+    async fn check_deltas(&mut self, audit: &mut Audit<'_>, view: &View) -> Result<(), AuditError> {
         let mut before: Option<(RoomSid, StateRoot)> = None;
         let mut deltas = Pages::new(&STATE_DELTAS, PAGE);
         while let Some(page) = deltas.next(view, audit).await? {
             for (key, delta) in page {
-                self.walk(audit, view, delta.root.into_iter().collect()).await?;
+                self.walk(audit, view, delta.root.into_iter().collect())
+                    .await?;
                 let old = before
                     .filter(|(room, _)| *room == key.0)
                     .and_then(|(_, root)| root);
@@ -126,7 +131,10 @@ impl Trees {
                         audit.damaged(
                             &STATE_DELTAS,
                             &key,
-                            format!("the states before and after differ otherwise at {:?}", change.key),
+                            format!(
+                                "the states before and after differ otherwise at {:?}",
+                                change.key
+                            ),
                         );
                     }
                 }
@@ -134,6 +142,11 @@ impl Trees {
             }
         }
         Ok(())
+    }
+
+    /// Whether it is known what the room's state is.
+    pub(super) fn is_whole(&self, room: RoomSid) -> bool {
+        !self.torn.contains(&room)
     }
 
     /// What the state `root` has at a key.
