@@ -14,12 +14,12 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vatra_store::Batch;
+use vatra_store::{Batch, CommitError};
 
 use super::{FlowError, content, membership::member_content};
 use crate::{
     event::build::Draft,
-    rooms::{RoomError, RoomGuard, Rooms, Sent},
+    rooms::{Room, RoomError, RoomGuard, Rooms, Sent},
     schema::{self, AliasRow},
     users::{Requester, Users},
 };
@@ -52,14 +52,7 @@ pub async fn create_room(
     request: Request,
 ) -> Result<OwnedRoomId, FlowError> {
     let plan = plan(users, requester, &request)?;
-    if let Some(alias) = &plan.alias
-        && rooms
-            .store()
-            .view()
-            .get(&schema::ALIASES, alias)
-            .await?
-            .is_some()
-    {
+    if is_taken(rooms, plan.alias.as_ref()).await? {
         return Err(FlowError::AliasTaken);
     }
     let id = plan
@@ -75,37 +68,78 @@ pub async fn create_room(
         content: plan.create.clone(),
         redacts: None,
     };
-    let (guard, first) = rooms.create(&plan.version, id, create).await?;
+    // The alias is taken in the batch that founds the room: who loses a race for it makes no room.
+    let named = |batch: &mut Batch, room: &Room| {
+        if let Some(alias) = &plan.alias {
+            batch.assert_absent(&schema::ALIASES, alias);
+            batch.put(&schema::ALIASES, alias, &alias_row(requester, room));
+            batch.put(&schema::ROOM_ALIASES, &(room.sid, alias.clone()), &());
+        }
+    };
+    let made = rooms.create_with(&plan.version, id, create, &named).await;
+    let (guard, first) = match made {
+        Err(RoomError::Raced) => {
+            let taken = is_taken(rooms, plan.alias.as_ref()).await?;
+            return Err(if taken {
+                FlowError::AliasTaken
+            } else {
+                RoomError::Raced.into()
+            });
+        }
+        other => other?,
+    };
     let room = guard.room.clone();
-    let mut making = Making {
+    let making = Making {
         rooms,
         sender,
         guard,
         last: first,
     };
-    making
-        .first_events(users, requester, &request, &plan)
-        .await?;
-    let last = making.last;
-    drop(making.guard);
-    last.durable().await?;
-
-    let mut batch = Batch::new();
-    if let Some(alias) = &plan.alias {
-        batch.assert_absent(&schema::ALIASES, alias);
-        let row = AliasRow {
-            room: room.id.to_string(),
-            creator: requester.user.to_string(),
-        };
-        batch.put(&schema::ALIASES, alias, &row);
-        batch.put(&schema::ROOM_ALIASES, &(room.sid, alias.clone()), &());
+    let done = making.finish(users, requester, &request, &plan).await;
+    if let (Err(_), Some(alias)) = (&done, &plan.alias) {
+        release(rooms, requester, &room, alias).await?;
     }
+    done?;
     if request.visibility == Visibility::Public {
+        let mut batch = Batch::new();
         batch.put(&schema::PUBLIC_ROOMS, &room.sid, &());
+        rooms.store().write(batch).await?;
     }
+    Ok(room.id.clone())
+}
+
+fn alias_row(requester: &Requester, room: &Room) -> AliasRow {
+    AliasRow {
+        room: room.id.to_string(),
+        creator: requester.user.to_string(),
+    }
+}
+
+async fn is_taken(rooms: &Rooms, alias: Option<&String>) -> Result<bool, FlowError> {
+    match alias {
+        Some(alias) => Ok(rooms
+            .store()
+            .view()
+            .contains(&schema::ALIASES, alias)
+            .await?),
+        None => Ok(false),
+    }
+}
+
+/// Gives back the alias of a room that did not come to be whole, so that another attempt may have it.
+async fn release(
+    rooms: &Rooms,
+    requester: &Requester,
+    room: &Room,
+    alias: &String,
+) -> Result<(), FlowError> {
+    let mut batch = Batch::new();
+    batch.assert_equals(&schema::ALIASES, alias, &alias_row(requester, room));
+    batch.delete(&schema::ALIASES, alias);
+    batch.delete(&schema::ROOM_ALIASES, &(room.sid, alias.clone()));
     match rooms.store().write(batch).await {
-        Ok(_) => Ok(room.id.clone()),
-        Err(vatra_store::CommitError::AssertFailed) => Err(FlowError::AliasTaken),
+        // Someone has moved it meanwhile: it is theirs.
+        Ok(_) | Err(CommitError::AssertFailed) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
@@ -255,6 +289,21 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
+    /// Sends the first events and waits until they are durable.
+    async fn finish(
+        mut self,
+        users: &Users,
+        requester: &Requester,
+        request: &Request,
+        plan: &Plan,
+    ) -> Result<(), FlowError> {
+        self.first_events(users, requester, request, plan).await?;
+        let Self { guard, last, .. } = self;
+        drop(guard);
+        last.durable().await?;
+        Ok(())
+    }
+
     async fn first_events(
         &mut self,
         users: &Users,

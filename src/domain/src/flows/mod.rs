@@ -10,6 +10,8 @@ pub mod directory;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
+#[cfg(test)]
+mod tests;
 
 use ruma::CanonicalJsonObject;
 
