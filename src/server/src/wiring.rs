@@ -21,7 +21,7 @@ use vatra_store::{Engine, Options, Store};
 
 use crate::{
     config::{Config, Durability},
-    http::{counts::Counts, limits::Rates},
+    http::{address::Proxies, counts::Counts, limits::Rates},
 };
 
 /// Bounds on what a request may cost.
@@ -61,6 +61,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Limits on requests.
     pub rates: Rates,
+    /// Who is believed to say where a request came from.
+    pub proxies: Proxies,
     pub(crate) counts: Counts,
     /// Cancelled first: stop accepting, end long polls.
     pub soft_stop: CancellationToken,
@@ -93,6 +95,9 @@ pub enum BuildError {
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
+    /// A trusted proxy is no address.
+    #[error("client.trusted_proxies: {0} is no address")]
+    Proxy(String),
     /// The server's name is none.
     #[error("server_name: {0}")]
     Name(#[from] ruma::IdParseError),
@@ -156,6 +161,8 @@ impl App {
         };
         let syncs = Syncs::new(rooms.clone(), waiters.clone(), providers, soft_stop.clone());
 
+        let proxies = Proxies::read(&config.client.trusted_proxies)
+            .map_err(|text| BuildError::Proxy(text.to_owned()))?;
         let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
             request_bytes: config.client.max_request_bytes,
@@ -172,6 +179,7 @@ impl App {
             media,
             limits,
             rates,
+            proxies,
             counts: Counts::default(),
             soft_stop,
             tasks,

@@ -5,6 +5,7 @@ use std::{fmt::Display, net::SocketAddr, path::Path};
 use ruma::ServerName;
 
 use super::Config;
+use crate::http::address::Proxies;
 
 /// A message with file, key and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +37,12 @@ impl Config {
         let refuse = |key: &str, remedy: &str| Err(ConfigError::at(file, key, remedy));
         if ServerName::parse(&self.server_name).is_err() {
             return refuse("server_name", "write a host name such as example.org");
+        }
+        if let Err(text) = Proxies::read(&self.client.trusted_proxies) {
+            let remedy = format!(
+                "{text} is neither an address nor a network: write one such as 127.0.0.1 or 10.0.0.0/8"
+            );
+            return refuse("client.trusted_proxies", &remedy);
         }
         let registration = &self.registration;
         let open = registration.open && registration.token.is_empty();

@@ -29,8 +29,8 @@ use ruma::api::{
 };
 use vatra_domain::users::Requester;
 
-use super::{error::Error, observe};
-use crate::{listen::Peer, wiring::App};
+use super::{address::Address, error::Error, observe};
+use crate::wiring::App;
 
 /// Who calls, by the endpoint's kind of authentication.
 pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
@@ -159,7 +159,14 @@ impl Routes {
                     let params = decoded(params)?;
                     let args = params.iter().map(|(_, value)| value.to_owned()).collect();
                     let query = head.uri().query().unwrap_or_default().to_owned();
-                    Ok::<_, Error>((caller, Input { args, query, body }))
+                    let address = head.extensions().get::<Address>().copied();
+                    let input = Input {
+                        args,
+                        query,
+                        body,
+                        address,
+                    };
+                    Ok::<_, Error>((caller, input))
                 };
                 match read.await {
                     Ok((caller, input)) => to_the_end(&R::METHOD, handler(app, caller, input))
@@ -369,6 +376,8 @@ pub(crate) struct Input {
     pub(crate) query: String,
     /// The body.
     pub(crate) body: bytes::Bytes,
+    /// Where it came from.
+    pub(crate) address: Option<Address>,
 }
 
 impl Input {
@@ -425,8 +434,8 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
     let caller = C::identify(app, token).await?;
     if let Some(requester) = caller.requester() {
         observe::name_caller(head, requester.user.as_str());
-        if let Some(Peer(address)) = head.extensions().get::<Peer>() {
-            app.users.seen(requester, &address.ip().to_string());
+        if let Some(Address(address)) = head.extensions().get::<Address>() {
+            app.users.seen(requester, &address.to_string());
         }
     }
     Ok(caller)

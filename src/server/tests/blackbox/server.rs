@@ -177,6 +177,38 @@ async fn too_many_logins_are_told_when_to_come_back() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names_the_address() {
+    // How many of 60 requests are refused, each with a name of its own and as if from one of so many addresses.
+    async fn limited(server: &Server, endpoint: &str, addresses: usize) -> usize {
+        let mut limited = 0;
+        for number in 0..60 {
+            let body = json!({
+                "type": "m.login.password", "user": format!("nobody{number}"), "password": "wrong",
+            });
+            let request = server
+                .request(Method::POST, &format!("/_matrix/client/v3/{endpoint}"))
+                .header("X-Forwarded-For", format!("192.0.2.{}", number % addresses))
+                .json(&body);
+            limited += usize::from(answer(request).await.0 == 429);
+        }
+        limited
+    }
+    let mut server =
+        Server::start_with(Engine::Memory, |config| config.rate_limits.enabled = true).await;
+    for endpoint in ["login", "register"] {
+        let refused = limited(&server, endpoint, 60).await;
+        assert!(refused > 0, "{endpoint}: nobody's word is taken");
+    }
+    server
+        .replace(|config| config.client.trusted_proxies = vec!["127.0.0.0/8".to_owned()])
+        .await;
+    for endpoint in ["login", "register"] {
+        assert_eq!(limited(&server, endpoint, 60).await, 0, "{endpoint}");
+        assert!(limited(&server, endpoint, 1).await > 0, "{endpoint}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stale_token_does_not_keep_anyone_from_logging_in() {
     let server = Server::start(Engine::Memory).await;
     server.register("alice").await;

@@ -86,7 +86,7 @@ pub(super) async fn register(
     if !settings.open && settings.token.is_empty() {
         return Err(Error::forbidden("registration is closed on this server"));
     }
-    app.rates.register()?;
+    app.rates.register(input.address)?;
     if let Some(name) = &body.username {
         app.users.available(&name.to_lowercase()).await?;
     }
@@ -258,6 +258,7 @@ async fn register_with_secret(
         args: Vec::new(),
         query: String::new(),
         body: bytes,
+        address: None,
     }
     .read()?;
     let sessions = app.users.uiaa();

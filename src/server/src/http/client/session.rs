@@ -86,7 +86,7 @@ pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Resul
             "identifier and password are needed",
         ));
     };
-    app.rates.login(&name)?;
+    app.rates.login(&name, input.address)?;
     let found = app.users.find(&name).await?;
     let right = app
         .users
