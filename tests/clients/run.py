@@ -4,6 +4,7 @@ run.py PATH_OF_VATRA FOLDER_WITH_NODE_MODULES. Prints 'N passed, N failed' and f
 """
 
 import asyncio
+import json
 import signal
 import socket
 import struct
@@ -17,6 +18,8 @@ import zlib
 from pathlib import Path
 
 from nio_job import NioJob
+from nio_secret import NioSecret
+from recorder import Recorder, nothing_leaked, places
 
 VATRA, JS = sys.argv[1], Path(sys.argv[2])
 
@@ -49,7 +52,7 @@ class Server:
         self.log = open(folder / "vatra.log", "ab")
         self.config.write_text(
             f'server_name = "localhost"\ndata_dir = "{folder}/data"\nmedia_dir = "{folder}/media"\n'
-            f'[client]\nlisten = "127.0.0.1:{self.port}"\n[registration]\nopen = true\n'
+            f'[client]\nlisten = "127.0.0.1:{self.port}"\n[registration]\nopen = true\n[log]\nfilter = "debug"\n'
         )
         self.process = None
 
@@ -75,6 +78,20 @@ class Server:
         self.process.wait()
 
 
+async def js_secret(url: str, facts: Path):
+    """The encrypted conversation with matrix-js-sdk; it runs beside the relay of this process."""
+    process = await asyncio.create_subprocess_exec(
+        "node", "secret.mjs", url, str(facts), cwd=JS, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    try:
+        printed, _ = await asyncio.wait_for(process.communicate(), 120)
+    except asyncio.TimeoutError:
+        process.kill()
+        raise
+    if process.returncode != 0:
+        raise RuntimeError(printed.decode(errors="replace")[-4000:])
+
+
 def js(url: str, step: str, state: Path, picture: Path):
     """The same job with matrix-js-sdk, which keeps what it must remember in a file."""
     command = ["node", "job.mjs", url, step, str(state), str(picture)]
@@ -87,15 +104,16 @@ async def main() -> int:
     outcomes = []
 
     async def check(name, work):
+        begin = time.monotonic()
         try:
             result = work()
             if asyncio.iscoroutine(result):
                 await result
             outcomes.append(True)
-            print(f"ok      {name}", flush=True)
+            print(f"ok {time.monotonic() - begin:5.1f} s  {name}", flush=True)
         except Exception:
             outcomes.append(False)
-            print(f"FAILED  {name}", flush=True)
+            print(f"FAILED      {name}", flush=True)
             traceback.print_exc()
 
     with tempfile.TemporaryDirectory() as name:
@@ -106,6 +124,9 @@ async def main() -> int:
         server = Server(folder)
         server.start()
         job = NioJob(server.url, picture)
+        recorder, facts = Recorder(server.url), folder / "facts.json"
+        await recorder.start(free_port())
+        secret = NioSecret(recorder.url, folder)
         try:
             await check("nio: register, open a room, invite, join", job.meet)
             await check("nio: chat", job.chat)
@@ -113,8 +134,21 @@ async def main() -> int:
             await check("nio: see each other type", job.typing)
             await check("nio: read back the history", job.history)
             await check("js-sdk: the whole job", lambda: js(server.url, "meet", state, picture))
+            await check("nio, encrypted: five people with keys in an encrypted room", secret.meet)
+            await check("nio, encrypted: each is heard by all, and a pair by nobody else", secret.talk)
+            await check("nio, encrypted: what was said while one was away", secret.offline)
+            await check("nio, encrypted: a second device comes and goes", secret.new_device)
+            await check("js-sdk, encrypted: talk, verify, a new device, the backup", lambda: js_secret(recorder.url, facts))
+            # Before the store is packed: what it holds is to be read as it was written.
+            def closed():
+                found = json.loads(facts.read_text())
+                secrets, public = secret.secrets() + found["secrets"], secret.public() + found["public"]
+                nothing_leaked(places([recorder], folder), secrets, public, secret.said + found["said"])
+
+            await check("no secret and no plaintext is in a request, the store or the log", closed)
             server.stop()
             server.start()
+            await check("nio, encrypted: all of it after a restart", secret.talk)
             await check("nio: all of it after a restart", job.again)
             await check("js-sdk: all of it after a restart", lambda: js(server.url, "again", state, picture))
             await check("nio: many send while the server is killed", lambda: job.flood(server.kill))
@@ -122,9 +156,14 @@ async def main() -> int:
             await check("nio: every message acknowledged before the kill is there", job.history)
             await check("nio: all of it after a kill", job.again)
             await check("js-sdk: all of it after a kill", lambda: js(server.url, "again", state, picture))
+            await check("nio, encrypted: all of it after a kill", secret.talk)
+            await check("nio, encrypted: a new device after a kill", secret.new_device)
+
             await check("the server stops cleanly", server.stop)
         finally:
             await job.close()
+            await secret.close()
+            await recorder.close()
             if server.process.poll() is None:
                 server.kill()
         if not all(outcomes):

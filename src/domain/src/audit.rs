@@ -5,7 +5,7 @@
 //! primary rows is reported and left alone: a backup mends it. A derived row is written anew only if it still is what the
 //! check has read, so that a server that runs meanwhile loses nothing.
 //!
-//! Called by `rooms::check` and `users::check`. To check a new index: say with [`Audit::rows_are`] what it should hold,
+//! Called by `rooms::check`, `users::check` and `e2ee::check`. To check a new index: say with [`Audit::rows_are`] what it should hold,
 //! then read it in [`Pages`] and say with [`Audit::row_is`] what should not be there.
 
 use std::fmt::Debug;

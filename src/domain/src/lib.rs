@@ -6,19 +6,24 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`random`], [`ids`], [`event`], [`audit`] |
-//! | 2 | [`users`], [`push`] |
+//! | 1 | [`remote`] |
+//! | 2 | [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
-//! | 4 | [`sync`], [`media`] |
+//! | 4 | [`sync`], [`federation`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod audit;
 pub mod clock;
+pub mod e2ee;
 pub mod event;
+pub mod federation;
 pub mod flows;
+pub mod followers;
 pub mod ids;
 pub mod media;
 pub mod push;
 pub mod random;
+pub mod remote;
 pub mod rooms;
 pub mod schema;
 pub mod sync;

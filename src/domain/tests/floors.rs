@@ -1,4 +1,5 @@
 //! The floors of the crate, read from its `use` lines: nobody calls upwards.
+//! Paths are from the crate's folder, where tests run: a path taken at build time would name another checkout when two share a build.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::{
@@ -7,14 +8,16 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 14] = [
+const FLOORS: [(&str, u8); 16] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
     ("ids", 0),
     ("event", 0),
     ("audit", 0),
+    ("remote", 1),
     ("users", 2),
+    ("e2ee", 2),
     ("push", 2),
     ("rooms", 3),
     ("sync", 4),
@@ -87,7 +90,7 @@ fn mentioned(text: &str) -> Vec<String> {
 
 #[test]
 fn no_module_calls_a_higher_floor() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = PathBuf::from("src");
     let mut checked = 0;
     let mut faults = Vec::new();
     for file in sources(&src) {
@@ -131,7 +134,7 @@ fn the_reader_of_use_lines_sees_through_braces() {
 
 #[test]
 fn pure_modules_do_no_io_and_read_no_clock() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = PathBuf::from("src");
     let forbidden = [
         "SystemTime",
         "Instant::now",
@@ -155,7 +158,7 @@ fn pure_modules_do_no_io_and_read_no_clock() {
 
 #[test]
 fn only_append_makes_events_visible() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let src = PathBuf::from("src");
     for file in sources(&src) {
         let text = fs::read_to_string(&file).unwrap();
         let writes = ["schema::LOG,", "schema::ROOM_LOG,", "schema::TIMELINE,"]
@@ -174,7 +177,7 @@ fn only_append_makes_events_visible() {
 
 #[test]
 fn sync_writes_nothing() {
-    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/sync");
+    let src = PathBuf::from("src/sync");
     for file in sources(&src) {
         let text = fs::read_to_string(&file).unwrap();
         for word in ["Batch::new", ".submit(", ".write("] {

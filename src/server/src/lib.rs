@@ -5,5 +5,6 @@ pub mod config;
 pub mod http;
 pub mod listen;
 pub mod operate;
+mod outbound;
 pub mod server;
 pub mod wiring;

@@ -8,10 +8,17 @@ use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
     clock::{SharedClock, SystemClock},
+    e2ee::E2ee,
     event::signer::Signer,
+    federation::{edus::Edus, transaction::Transactions, unshared::Unshared},
+    followers::{
+        self,
+        federation_sender::{self, FederationSender},
+    },
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
+    remote::{self, Keys, Remote, Transport},
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, unread::Unreads},
     schema,
     sync::{Providers, Syncs, Waiters},
@@ -22,6 +29,7 @@ use vatra_store::{Engine, Options, Store};
 use crate::{
     config::{Config, Durability},
     http::{address::Proxies, counts::Counts, limits::Rates},
+    outbound,
 };
 
 /// Bounds on what a request may cost.
@@ -29,6 +37,8 @@ use crate::{
 pub struct Limits {
     /// The largest body that is not an upload, in bytes.
     pub request_bytes: usize,
+    /// The largest body of another server's request, in bytes: a transaction of fifty large events and a hundred EDUs.
+    pub federation_bytes: usize,
 }
 
 /// The built parts. Cheap to clone; handlers get one.
@@ -43,10 +53,18 @@ pub struct Parts {
     pub config: Config,
     /// This server's name.
     pub server_name: OwnedServerName,
+    /// The time.
+    pub clock: SharedClock,
     /// The store.
     pub store: Store,
+    /// Asks other servers.
+    pub remote: Remote,
+    /// The keys of other servers, and this one's.
+    pub keys: Keys,
     /// Accounts.
     pub users: Users,
+    /// Keys, signatures and messages to devices.
+    pub e2ee: E2ee,
     /// Rooms.
     pub rooms: Rooms,
     /// Typing, receipts and presence.
@@ -57,6 +75,12 @@ pub struct Parts {
     pub waiters: Waiters,
     /// Pictures and files.
     pub media: Media,
+    /// Takes what other servers tell.
+    pub transactions: Transactions,
+    /// Tells other servers what happens here.
+    pub sender: FederationSender,
+    /// How the followers of the log are doing.
+    pub followers: Vec<Arc<followers::Status>>,
     /// Bounds.
     pub limits: Limits,
     /// Limits on requests.
@@ -92,6 +116,12 @@ pub enum BuildError {
         /// Why.
         reason: String,
     },
+    /// This server's keys cannot be read or stored.
+    #[error("this server's keys: {0}")]
+    Keys(#[from] remote::keys::CommitOrRead),
+    /// The network cannot be used as the settings say.
+    #[error("federation.trusted_ca: {0}")]
+    Network(String),
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
@@ -120,6 +150,23 @@ impl App {
         let store = Store::open(engine, options, schema::migrations()).await?;
         let signer = Arc::new(signing_key(&config.data_dir, server_name.clone(), &*random).await?);
 
+        let remote = Remote::new(remote::Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+            signer: signer.clone(),
+            transport: network(&config, &clock, &random)?,
+        });
+        let notaries = config.federation.trusted_key_servers.iter();
+        let keys = Keys::open(remote::keys::Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            signer: signer.clone(),
+            remote: remote.clone(),
+            notaries: notaries.map(ServerName::parse).collect::<Result<_, _>>()?,
+        })
+        .await?;
+
         let ids = Ids::new(store.clone(), 50_000);
         // The engine's caches have half of the budget; events and state share a quarter.
         let quarter = config.storage.memory_budget_bytes / 4;
@@ -129,6 +176,7 @@ impl App {
             ..CacheSizes::default()
         };
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
+        let e2ee = E2ee::new(store.clone(), ids.clone());
         let users = Users::new(
             store.clone(),
             ids,
@@ -141,9 +189,16 @@ impl App {
             max_upload_bytes: config.media.max_upload_bytes,
             ..MediaSettings::new(server_name.clone())
         };
-        let media = Media::new(store.clone(), blobs, clock.clone(), random, settings);
+        let media = Media::new(
+            store.clone(),
+            blobs,
+            clock.clone(),
+            random,
+            settings,
+            config.federation.enabled.then(|| remote.clone()),
+        );
 
-        let ephemeral = Ephemeral::new(store.clone(), clock, config.presence.enabled);
+        let ephemeral = Ephemeral::new(store.clone(), clock.clone(), config.presence.enabled);
         let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let waiters = Waiters::new(rooms.clone());
         tasks.spawn(waiters.clone().run(store.wakes(), soft_stop.clone()));
@@ -156,9 +211,34 @@ impl App {
         let providers = Providers {
             rooms: rooms.clone(),
             users: users.clone(),
+            e2ee: e2ee.clone(),
             ephemeral: ephemeral.clone(),
             unreads: Unreads::new(100_000),
         };
+        let sender = FederationSender::new(federation_sender::Parts {
+            rooms: rooms.clone(),
+            remote: remote.clone(),
+            ephemeral: ephemeral.clone(),
+            clock: clock.clone(),
+            tasks: tasks.clone(),
+            shutdown: soft_stop.clone(),
+        });
+        let edus = Edus::new(rooms.clone(), ephemeral.clone(), Vec::new());
+        let unshared = Arc::new(Unshared(rooms.clone()));
+        let transactions = Transactions::new(store.clone(), clock.clone(), edus, unshared);
+        let mut followers = Vec::new();
+        if config.federation.enabled {
+            let status = followers::Status::new("federation_sender");
+            followers.push(status.clone());
+            let follower = Arc::new(sender.clone());
+            tasks.spawn(followers::run(
+                follower,
+                store.clone(),
+                status,
+                soft_stop.clone(),
+            ));
+            tasks.spawn(sender.clone().run());
+        }
         let syncs = Syncs::new(rooms.clone(), waiters.clone(), providers, soft_stop.clone());
 
         let proxies = Proxies::read(&config.client.trusted_proxies)
@@ -166,17 +246,25 @@ impl App {
         let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
             request_bytes: config.client.max_request_bytes,
+            federation_bytes: 12 << 20,
         };
         let parts = Parts {
             config,
             server_name,
+            clock,
             store,
+            remote,
+            keys,
             users,
+            e2ee,
             rooms,
             ephemeral,
             syncs,
             waiters,
             media,
+            transactions,
+            sender,
+            followers,
             limits,
             rates,
             proxies,
@@ -196,6 +284,32 @@ impl App {
         self.tasks.wait().await;
         self.store.close().await;
     }
+}
+
+/// The network as the settings say; none if this server does not speak with others.
+fn network(
+    config: &Config,
+    clock: &SharedClock,
+    random: &SharedRandom,
+) -> Result<Arc<dyn Transport>, BuildError> {
+    let settings = &config.federation;
+    if !settings.enabled {
+        return Ok(Arc::new(outbound::Closed));
+    }
+    let allowed = settings.allowed_networks.iter();
+    let policy = outbound::policy::Policy {
+        allow_loopback: settings.allow_loopback,
+        // What is no network was refused when the settings were read.
+        allowed: allowed.filter_map(|network| network.parse().ok()).collect(),
+    };
+    let trusted = Some(settings.trusted_ca.as_path()).filter(|file| !file.as_os_str().is_empty());
+    let dns = Arc::new(outbound::dns::SystemDns::new());
+    let dialer = outbound::dial::Dialer::new(dns, policy, trusted).map_err(BuildError::Network)?;
+    Ok(Arc::new(outbound::Outbound::new(
+        dialer,
+        clock.clone(),
+        random.clone(),
+    )))
 }
 
 /// Reads the signing key, or makes one at the first start (mode 0600).

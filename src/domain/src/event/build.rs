@@ -1,6 +1,6 @@
 //! From a draft to a hashed and signed event.
 
-use std::{io::Write, sync::Arc};
+use std::{io::Write, ops::Range, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
 use bytes::Bytes;
@@ -12,7 +12,6 @@ use ruma::{
 };
 
 use serde::Serialize;
-use serde_json::value::RawValue as RawJsonValue;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -118,12 +117,12 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         hash: None,
         signature: None,
     };
-    let hash = STANDARD_NO_PAD.encode(Sha256::digest(parts.canonical()?));
+    let hash = STANDARD_NO_PAD.encode(Sha256::digest(parts.canonical()?.0));
     parts.hash = Some(&hash);
 
     canonical_json::redact_content_in_place(&mut content, &rules.redaction, &kind_name);
     let redacted_content = json(&content)?;
-    let signed = Parts {
+    let (signed, _) = Parts {
         content: &redacted_content,
         redacts: None,
         ..parts.clone()
@@ -135,7 +134,7 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         Some(id) => id.clone(),
         None => id_of_signed(&signed, rules)?,
     };
-    let bytes = parts.canonical()?;
+    let (bytes, content) = parts.canonical()?;
     if bytes.len() > MAX_EVENT_BYTES {
         return Err(BuildError::TooLarge);
     }
@@ -150,7 +149,7 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         prev_events: at.prev_events.clone(),
         auth_events: at.auth_events.clone(),
         redacts,
-        content: RawJsonValue::from_string(whole_content).map_err(PduError::from)?,
+        content,
         bytes: Bytes::from(bytes),
     })?)
 }
@@ -174,16 +173,14 @@ struct Parts<'a> {
 }
 
 impl Parts<'_> {
-    /// Canonical JSON: the names in order, nothing between them.
-    fn canonical(&self) -> Result<Vec<u8>, PduError> {
+    /// Canonical JSON (the names in order, nothing between them), and where the content lies in it.
+    fn canonical(&self) -> Result<(Vec<u8>, Range<usize>), PduError> {
         let mut out = Vec::with_capacity(
             self.content.len() + self.auth_events.len() + self.prev_events.len() + 640,
         );
-        write!(
-            out,
-            r#"{{"auth_events":{},"content":{},"depth":{}"#,
-            self.auth_events, self.content, self.depth
-        )?;
+        write!(out, r#"{{"auth_events":{},"content":"#, self.auth_events)?;
+        let content = out.len()..out.len() + self.content.len();
+        write!(out, r#"{},"depth":{}"#, self.content, self.depth)?;
         field(&mut out, "event_id", self.event_id)?;
         if let Some(hash) = self.hash {
             write!(out, r#","hashes":{{"sha256":"{hash}"}}"#)?;
@@ -205,7 +202,7 @@ impl Parts<'_> {
         field(&mut out, "state_key", self.state_key)?;
         field(&mut out, "type", Some(self.kind))?;
         out.push(b'}');
-        Ok(out)
+        Ok((out, content))
     }
 }
 

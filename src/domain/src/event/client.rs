@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use ruma::OwnedEventId;
+use ruma::{EventId, UserId, events::TimelineEventType};
 use serde::Serialize;
 use serde_json::value::{RawValue as RawJsonValue, to_raw_value};
 
@@ -12,22 +12,22 @@ use super::pdu::Pdu;
 
 /// What this server adds to an event for one viewer.
 #[derive(Debug, Default, Serialize)]
-pub struct Unsigned {
+pub struct Unsigned<'a> {
     /// How long ago it was sent, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub age: Option<i64>,
     /// The transaction id, for the device that sent it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub transaction_id: Option<String>,
+    pub transaction_id: Option<&'a str>,
     /// The content of the state event it replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prev_content: Option<Box<RawJsonValue>>,
+    pub prev_content: Option<&'a RawJsonValue>,
     /// The state event it replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub replaces_state: Option<OwnedEventId>,
+    pub replaces_state: Option<&'a EventId>,
     /// Who sent the state event it replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub prev_sender: Option<String>,
+    pub prev_sender: Option<&'a UserId>,
     /// The redaction that emptied it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redacted_because: Option<Box<RawJsonValue>>,
@@ -52,9 +52,9 @@ struct ClientEvent<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     state_key: Option<&'a str>,
     #[serde(rename = "type")]
-    kind: String,
+    kind: &'a TimelineEventType,
     #[serde(skip_serializing_if = "Option::is_none")]
-    unsigned: Option<&'a Unsigned>,
+    unsigned: Option<&'a Unsigned<'a>>,
 }
 
 #[derive(Serialize)]
@@ -63,11 +63,11 @@ struct StrippedEvent<'a> {
     sender: &'a str,
     state_key: &'a str,
     #[serde(rename = "type")]
-    kind: String,
+    kind: &'a TimelineEventType,
 }
 
 /// The client form; `room_id` is left out in /sync.
-pub fn client_json(pdu: &Pdu, room_id: bool, unsigned: Option<&Unsigned>) -> Box<RawJsonValue> {
+pub fn client_json(pdu: &Pdu, room_id: bool, unsigned: Option<&Unsigned<'_>>) -> Box<RawJsonValue> {
     let content = content_with_redacts(pdu);
     raw(&ClientEvent {
         content: content.as_deref().unwrap_or_else(|| pdu.content()),
@@ -77,7 +77,7 @@ pub fn client_json(pdu: &Pdu, room_id: bool, unsigned: Option<&Unsigned>) -> Box
         room_id: room_id.then_some(pdu.room_id.as_str()),
         sender: pdu.sender.as_str(),
         state_key: pdu.state_key.as_deref(),
-        kind: pdu.kind.to_string(),
+        kind: &pdu.kind,
         unsigned,
     })
 }
@@ -99,7 +99,7 @@ pub fn stripped_json(pdu: &Pdu) -> Box<RawJsonValue> {
         content: pdu.content(),
         sender: pdu.sender.as_str(),
         state_key: pdu.state_key.as_deref().unwrap_or_default(),
-        kind: pdu.kind.to_string(),
+        kind: &pdu.kind,
     })
 }
 

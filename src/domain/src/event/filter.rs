@@ -11,7 +11,13 @@ use super::pdu::Pdu;
 
 /// Whether an event of a room passes.
 pub fn room_event_matches(filter: &RoomEventFilter, room: &RoomId, pdu: &Pdu) -> bool {
-    room_type_matches(filter, room, &pdu.kind.to_string())
+    room_matches(filter, room)
+        && (all_types(filter)
+            || types_match(
+                filter.types.as_deref(),
+                &filter.not_types,
+                &pdu.kind.to_string(),
+            ))
         && sender_matches(filter.senders.as_deref(), &filter.not_senders, &pdu.sender)
         && match filter.url_filter {
             Some(UrlFilter::EventsWithUrl) => has_url(pdu),
@@ -22,12 +28,20 @@ pub fn room_event_matches(filter: &RoomEventFilter, room: &RoomId, pdu: &Pdu) ->
 
 /// Whether events of a type of a room pass, whoever sent them.
 pub fn room_type_matches(filter: &RoomEventFilter, room: &RoomId, kind: &str) -> bool {
+    room_matches(filter, room) && types_match(filter.types.as_deref(), &filter.not_types, kind)
+}
+
+fn room_matches(filter: &RoomEventFilter, room: &RoomId) -> bool {
     filter
         .rooms
         .as_ref()
         .is_none_or(|rooms| rooms.iter().any(|listed| listed == room))
         && !filter.not_rooms.iter().any(|listed| listed == room)
-        && types_match(filter.types.as_deref(), &filter.not_types, kind)
+}
+
+/// Whether the filter leaves out no type: most do not, and then no event's type is looked at.
+fn all_types(filter: &RoomEventFilter) -> bool {
+    filter.types.is_none() && filter.not_types.is_empty()
 }
 
 /// Whether events of a type outside of rooms pass (account data).

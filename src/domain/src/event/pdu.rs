@@ -1,8 +1,15 @@
 //! An event as it travels between servers and lies in the store: the bytes that were signed, and its header, read once.
 //!
+//! The content is not copied: it stays where it lies in the bytes, and what clients are shown is copied from there.
+//!
 //! Room versions differ in form: versions 1 and 2 carry an `event_id` and refer to events as pairs of id and hashes; from version 3 on
 //! the id is the reference hash; the create event of version 12 has no `room_id`, since it is the room's id; from version 11 on
 //! `redacts` is in the content.
+
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use base64::{
     Engine,
@@ -12,12 +19,13 @@ use bytes::Bytes;
 use ruma::{
     CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, OwnedRoomId,
     OwnedUserId, RoomId, UserId,
-    events::TimelineEventType,
+    events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::{EventIdFormatVersion, RoomVersionRules},
     signatures::reference_hash,
 };
+use self_cell::self_cell;
 use serde::{
-    Deserialize,
+    Deserialize, Deserializer,
     de::{DeserializeOwned, IgnoredAny},
 };
 use serde_json::value::RawValue as RawJsonValue;
@@ -70,13 +78,43 @@ pub struct Pdu {
     pub room_id_derived: bool,
     /// Whether this server has rejected it: then it allows nothing.
     pub rejected: bool,
-    content: Box<RawJsonValue>,
-    bytes: Bytes,
+    signed: Arc<Signed>,
+    member: OnceLock<Option<Member>>,
+}
+
+/// What a member event says.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Member {
+    /// The membership, if it is a string.
+    #[serde(default, deserialize_with = "lenient")]
+    pub membership: Option<MembershipState>,
+    /// The name, if it is a string.
+    #[serde(default, deserialize_with = "lenient", rename = "displayname")]
+    pub display_name: Option<String>,
+}
+
+/// A field of another kind than it should be is absent.
+fn lenient<'de, T: DeserializeOwned, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    let raw = <&RawJsonValue>::deserialize(from)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
+
+type Content<'a> = &'a RawJsonValue;
+
+self_cell! {
+    /// The bytes that were signed, and the content where it lies in them.
+    struct Signed {
+        owner: Bytes,
+        #[covariant]
+        dependent: Content,
+    }
+
+    impl {Debug}
 }
 
 /// The fields of an event as sent.
 #[derive(Deserialize)]
-struct Wire {
+struct Wire<'a> {
     #[serde(default)]
     event_id: Option<OwnedEventId>,
     #[serde(default)]
@@ -92,7 +130,42 @@ struct Wire {
     auth_events: Vec<Reference>,
     #[serde(default)]
     redacts: Option<OwnedEventId>,
-    content: Box<RawJsonValue>,
+    #[serde(borrow)]
+    content: &'a RawJsonValue,
+}
+
+/// The fields of an event but its content.
+struct Header {
+    event_id: Option<OwnedEventId>,
+    room_id: Option<OwnedRoomId>,
+    sender: OwnedUserId,
+    kind: TimelineEventType,
+    state_key: Option<String>,
+    origin_server_ts: MilliSecondsSinceUnixEpoch,
+    depth: u64,
+    prev_events: Vec<OwnedEventId>,
+    auth_events: Vec<OwnedEventId>,
+    redacts: Option<OwnedEventId>,
+}
+
+impl<'a> Wire<'a> {
+    fn read(json: &'a [u8]) -> Result<(Header, Content<'a>), PduError> {
+        let wire: Self = serde_json::from_slice(json)?;
+        let ids = |references: Vec<Reference>| references.into_iter().map(Reference::id).collect();
+        let header = Header {
+            event_id: wire.event_id,
+            room_id: wire.room_id,
+            sender: wire.sender,
+            kind: wire.kind,
+            state_key: wire.state_key,
+            origin_server_ts: wire.origin_server_ts,
+            depth: wire.depth,
+            prev_events: ids(wire.prev_events),
+            auth_events: ids(wire.auth_events),
+            redacts: wire.redacts,
+        };
+        Ok((header, wire.content))
+    }
 }
 
 /// An event mentioned by another.
@@ -123,51 +196,59 @@ impl Pdu {
         rules: &RoomVersionRules,
         event_id: Option<OwnedEventId>,
     ) -> Result<Self, PduError> {
-        let wire: Wire = serde_json::from_slice(&json)?;
+        let mut header = None;
+        let signed = Signed::try_new(json, |json| {
+            let (read, content) = Wire::read(json)?;
+            header = Some(read);
+            Ok::<_, PduError>(content)
+        })?;
+        // The closure has run, or the line above has returned.
+        let header = header.ok_or(PduError::Missing("content"))?;
+        let json = signed.borrow_owner();
         let event_id = match (event_id, &rules.event_id_format) {
             (Some(id), _) => id,
             (None, EventIdFormatVersion::V1) => {
-                wire.event_id.ok_or(PduError::Missing("event_id"))?
+                header.event_id.ok_or(PduError::Missing("event_id"))?
             }
             (None, _) => {
-                let object: CanonicalJsonObject = serde_json::from_slice(&json)?;
+                let object: CanonicalJsonObject = serde_json::from_slice(json)?;
                 id_of(&object, rules)?
             }
         };
-        let room_id_derived = wire.room_id.is_none();
-        let room_id = match wire.room_id {
+        let room_id_derived = header.room_id.is_none();
+        let room_id = match header.room_id {
             Some(room_id) => room_id,
-            None if wire.kind == TimelineEventType::RoomCreate
+            None if header.kind == TimelineEventType::RoomCreate
                 && !rules.event_format.require_room_create_room_id =>
             {
                 room_of_create(&event_id)?
             }
             None => return Err(PduError::Missing("room_id")),
         };
-        let redacts = if wire.kind != TimelineEventType::RoomRedaction {
+        let redacts = if header.kind != TimelineEventType::RoomRedaction {
             None
         } else if rules.redaction.content_field_redacts {
-            serde_json::from_str::<RedactsContent>(wire.content.get())
+            serde_json::from_str::<RedactsContent>(signed.borrow_dependent().get())
                 .ok()
                 .and_then(|content| content.redacts)
         } else {
-            wire.redacts
+            header.redacts
         };
         Ok(Self {
             event_id,
             room_id,
-            sender: wire.sender,
-            kind: wire.kind,
-            state_key: wire.state_key,
-            origin_server_ts: wire.origin_server_ts,
-            depth: wire.depth,
-            prev_events: wire.prev_events.into_iter().map(Reference::id).collect(),
-            auth_events: wire.auth_events.into_iter().map(Reference::id).collect(),
+            sender: header.sender,
+            kind: header.kind,
+            state_key: header.state_key,
+            origin_server_ts: header.origin_server_ts,
+            depth: header.depth,
+            prev_events: header.prev_events,
+            auth_events: header.auth_events,
             redacts,
             room_id_derived,
             rejected: false,
-            content: wire.content,
-            bytes: json,
+            signed: Arc::new(signed),
+            member: OnceLock::new(),
         })
     }
 
@@ -178,6 +259,11 @@ impl Pdu {
             Some(room_id) => room_id,
             None => room_of_create(&parts.event_id)?,
         };
+        let content = parts.content;
+        let signed = Signed::try_new(parts.bytes, |bytes| {
+            let content = bytes.get(content).unwrap_or_default();
+            serde_json::from_slice(content).map_err(PduError::from)
+        })?;
         Ok(Self {
             event_id: parts.event_id,
             room_id,
@@ -193,29 +279,40 @@ impl Pdu {
             auth_events: parts.auth_events,
             room_id_derived,
             rejected: false,
-            content: parts.content,
-            bytes: parts.bytes,
+            signed: Arc::new(signed),
+            member: OnceLock::new(),
         })
     }
 
     /// The bytes that were signed.
     pub fn bytes(&self) -> &Bytes {
-        &self.bytes
+        self.signed.borrow_owner()
     }
 
     /// The content.
     pub fn content(&self) -> &RawJsonValue {
-        &self.content
+        self.signed.borrow_dependent()
+    }
+
+    /// What it says if it is a member event, read once.
+    pub fn member(&self) -> Option<&Member> {
+        self.member
+            .get_or_init(|| {
+                (self.kind == TimelineEventType::RoomMember)
+                    .then(|| self.content_as().ok())
+                    .flatten()
+            })
+            .as_ref()
     }
 
     /// The content, read as a type.
     pub fn content_as<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
-        serde_json::from_str(self.content.get())
+        serde_json::from_str(self.content().get())
     }
 
     /// The whole event as canonical JSON values.
     pub fn to_canonical(&self) -> Result<CanonicalJsonObject, PduError> {
-        Ok(serde_json::from_slice(&self.bytes)?)
+        Ok(serde_json::from_slice(self.bytes())?)
     }
 
     /// Whether this is the state event of a type (with an empty state key).
@@ -237,7 +334,8 @@ pub(super) struct PduParts {
     pub(super) prev_events: Vec<OwnedEventId>,
     pub(super) auth_events: Vec<OwnedEventId>,
     pub(super) redacts: Option<OwnedEventId>,
-    pub(super) content: Box<RawJsonValue>,
+    /// Where the content lies in `bytes`.
+    pub(super) content: Range<usize>,
     pub(super) bytes: Bytes,
 }
 
@@ -291,7 +389,7 @@ impl ruma::state_res::Event for Pdu {
     }
 
     fn content(&self) -> &RawJsonValue {
-        &self.content
+        self.content()
     }
 
     fn state_key(&self) -> Option<&str> {

@@ -5,6 +5,9 @@ use serde::Deserialize;
 
 use super::pdu::Pdu;
 
+/// The `rel_type` of a reply in a thread.
+pub const THREAD: &str = "m.thread";
+
 /// A relation with a `rel_type`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Relation {

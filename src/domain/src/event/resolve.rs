@@ -32,8 +32,54 @@ pub enum ResolveError {
     Failed(String),
 }
 
+/// What of the auth chains of states the second algorithm needs, worked out by a caller that need not read all of them.
+#[derive(Debug, Clone, Default)]
+pub struct Chains {
+    /// Events that are in the auth chain of some state and not of every one.
+    pub difference: Vec<OwnedEventId>,
+    /// Events on paths of auth events that lead from one conflicted event to another; only its revision (room version 12) asks.
+    pub subgraph: Vec<OwnedEventId>,
+}
+
+/// Resolves states that differ. `fetch` reads an event of the room: those of the states and of [`Chains`], and what allows
+/// these.
+///
+/// # Errors
+/// When an event that must be read is not there.
+pub fn resolve_with(
+    rules: &RoomVersionRules,
+    states: &[StateMap],
+    chains: &Chains,
+    fetch: impl Fn(&EventId) -> Option<Arc<Pdu>>,
+) -> Result<StateMap, ResolveError> {
+    let Some(v2) = rules.state_res.v2_rules() else {
+        let first = First {
+            rules,
+            fetch: &fetch,
+        };
+        return Ok(first.resolve(states));
+    };
+    // What is in one set of several is in the difference.
+    let mut sets = vec![EventIdSet::default(); states.len().max(2)];
+    if let Some(set) = sets.first_mut() {
+        set.extend(chains.difference.iter().cloned());
+    }
+    let subgraph = |_: &RumaStateMap<Vec<OwnedEventId>>| {
+        Some(
+            chains
+                .subgraph
+                .iter()
+                .cloned()
+                .collect::<EventIdSet<OwnedEventId>>(),
+        )
+    };
+    state_res::resolve(&rules.authorization, v2, states, sets, &fetch, subgraph)
+        .map_err(|error| ResolveError::Failed(error.to_string()))
+}
+
 /// Resolves states of one room. `fetch` reads an accepted event of the room; the caller has loaded the states' events and their
-/// auth chains beforehand. Costs in proportion to those chains when the states differ, and nothing but a comparison when they do not.
+/// auth chains beforehand. Costs in proportion to those chains when the states differ, and nothing but a comparison when they do
+/// not: [`resolve_with`] is for large rooms, and this is what it is measured by.
 pub fn resolve(
     rules: &RoomVersionRules,
     states: &[StateMap],

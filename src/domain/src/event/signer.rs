@@ -2,6 +2,7 @@
 
 use ruma::{
     CanonicalJsonObject, OwnedServerName, ServerName,
+    api::federation::authentication::XMatrixSigningInput,
     signatures::{Ed25519KeyPair, KeyPair, sign_json},
 };
 
@@ -64,6 +65,11 @@ impl Signer {
     pub(super) fn sign(&self, signed: &[u8]) -> (String, String) {
         let signature = self.key.sign(signed);
         (signature.id(), signature.base64())
+    }
+
+    /// What signs a request to `destination`.
+    pub fn for_request(&self, destination: &ServerName) -> XMatrixSigningInput<'_> {
+        XMatrixSigningInput::new(self.server_name.clone(), destination.to_owned(), &self.key)
     }
 
     /// Adds this server's signature to an object that is no event (keys, device lists).

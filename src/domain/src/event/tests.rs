@@ -336,9 +336,10 @@ fn clients_get_the_allowed_fields_only() {
         Some(event_id!("$e").to_owned()),
     )
     .unwrap();
+    let empty = to_raw_value(&json!({})).unwrap();
     let unsigned = Unsigned {
         age: Some(9),
-        prev_content: Some(to_raw_value(&json!({})).unwrap()),
+        prev_content: Some(&empty),
         ..Unsigned::default()
     };
     let shown: Value =

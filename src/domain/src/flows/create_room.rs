@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content, membership::member_content};
+use super::{FlowError, content, membership::member_content, settings};
 use crate::{
     event::build::Draft,
     rooms::{Room, RoomError, RoomGuard, Rooms, Sent},
@@ -44,14 +44,26 @@ struct Plan {
     alias: Option<String>,
 }
 
-/// Makes a room. Answers when all of it is durable.
+/// Whether rooms of a version can be made here.
+pub fn is_known(version: &RoomVersionId) -> bool {
+    version_rules(version).is_ok()
+}
+
+/// Makes a room, of version `default` if the request asks for none. Answers when all of it is durable.
 pub async fn create_room(
     users: &Users,
     rooms: &Rooms,
     requester: &Requester,
-    request: Request,
+    mut request: Request,
+    default: &RoomVersionId,
 ) -> Result<OwnedRoomId, FlowError> {
-    let plan = plan(users, requester, &request)?;
+    let version = request.room_version.take();
+    let plan = plan(
+        users,
+        requester,
+        &request,
+        version.as_ref().unwrap_or(default),
+    )?;
     if is_taken(rooms, plan.alias.as_ref()).await? {
         return Err(FlowError::AliasTaken);
     }
@@ -105,6 +117,7 @@ pub async fn create_room(
         batch.put(&schema::PUBLIC_ROOMS, &room.sid, &());
         rooms.store().write(batch).await?;
     }
+    settings::created(users, rooms, requester.sid, &room).await?;
     Ok(room.id.clone())
 }
 
@@ -144,8 +157,25 @@ async fn release(
     }
 }
 
+/// What a room version means.
+///
+/// # Errors
+/// [`RoomError::UnsupportedVersion`] for one that this server makes no rooms of.
+pub(super) fn version_rules(version: &RoomVersionId) -> Result<RoomVersionRules, RoomError> {
+    let known = (1..=12).any(|known: u8| version.as_str() == known.to_string());
+    version
+        .rules()
+        .filter(|_| known)
+        .ok_or(RoomError::UnsupportedVersion)
+}
+
 /// Reads the request.
-fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan, FlowError> {
+fn plan(
+    users: &Users,
+    requester: &Requester,
+    request: &Request,
+    version: &RoomVersionId,
+) -> Result<Plan, FlowError> {
     let bad = |message: &str| FlowError::BadRequest(message.to_owned());
     if !request.invite_3pid.is_empty() {
         return Err(bad(
@@ -160,12 +190,7 @@ fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan,
         // An invite that nobody delivers would look as if it had been.
         return Err(bad("this server cannot invite users of other servers yet"));
     }
-    let version = request.room_version.clone().unwrap_or(RoomVersionId::V12);
-    let known = (1..=12).any(|known: u8| version.as_str() == known.to_string());
-    let rules = version
-        .rules()
-        .filter(|_| known)
-        .ok_or(RoomError::UnsupportedVersion)?;
+    let rules = version_rules(version)?;
     let preset = request.preset.clone().unwrap_or(match request.visibility {
         Visibility::Public => RoomPreset::PublicChat,
         _ => RoomPreset::PrivateChat,
@@ -232,7 +257,7 @@ fn plan(users: &Users, requester: &Requester, request: &Request) -> Result<Plan,
         None => None,
     };
     Ok(Plan {
-        version,
+        version: version.clone(),
         rules,
         preset,
         create,
@@ -281,11 +306,11 @@ fn levels(
 }
 
 /// A room in the making.
-struct Making<'a> {
-    rooms: &'a Rooms,
-    sender: OwnedUserId,
-    guard: RoomGuard,
-    last: Sent,
+pub(super) struct Making<'a> {
+    pub(super) rooms: &'a Rooms,
+    pub(super) sender: OwnedUserId,
+    pub(super) guard: RoomGuard,
+    pub(super) last: Sent,
 }
 
 impl Making<'_> {
@@ -380,7 +405,8 @@ impl Making<'_> {
         Ok(())
     }
 
-    async fn send(
+    /// Sends a state event as the room's maker.
+    pub(super) async fn send(
         &mut self,
         kind: &str,
         key: &str,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::json;
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content};
+use super::{FlowError, content, settings};
 use crate::{
     event::build::Draft,
     rooms::{Reader, Room, RoomError, Rooms},
@@ -65,6 +65,17 @@ impl Change<'_> {
         rooms: &Rooms,
         membership: &str,
     ) -> Result<(), FlowError> {
+        self.to_with(users, rooms, membership, CanonicalJsonObject::new())
+            .await
+    }
+
+    async fn to_with(
+        &self,
+        users: &Users,
+        rooms: &Rooms,
+        membership: &str,
+        mut more: CanonicalJsonObject,
+    ) -> Result<(), FlowError> {
         let known = if membership == "join" || membership == "invite" || membership == "knock" {
             users.find(self.of.as_str()).await?
         } else {
@@ -86,11 +97,25 @@ impl Change<'_> {
             let key = "join_authorised_via_users_server".to_owned();
             member.insert(key, CanonicalJsonValue::String(authoriser));
         }
-        self.send(rooms, member).await
+        for reserved in [
+            "join_authorised_via_users_server",
+            "third_party_invite",
+            "third_party_signed",
+        ] {
+            more.remove(reserved);
+        }
+        more.append(&mut member);
+        self.send(rooms, more).await
     }
 
-    /// Joins, unless the user is in the room already.
-    pub async fn join(&self, users: &Users, rooms: &Rooms) -> Result<(), FlowError> {
+    /// Joins, unless the user is in the room already. `more` is what the client adds to the member event; it replaces
+    /// nothing that this server or the auth rules say there.
+    pub async fn join(
+        &self,
+        users: &Users,
+        rooms: &Rooms,
+        more: CanonicalJsonObject,
+    ) -> Result<(), FlowError> {
         let reader = rooms.reader();
         let room = reader
             .room(self.room)
@@ -99,7 +124,8 @@ impl Change<'_> {
         if reader.is_joined(self.by.sid, room.sid).await? {
             return Ok(());
         }
-        self.to(users, rooms, "join").await
+        self.to_with(users, rooms, "join", more).await?;
+        settings::joined(users, rooms, self.by.sid, &room).await
     }
 
     /// Lifts a ban.

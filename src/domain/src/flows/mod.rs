@@ -2,20 +2,33 @@
 //!
 //! - [`create_room`]: a room and its first events, under one guard
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
+//! - [`elsewhere`]: aliases, profiles and lists of rooms of other servers
+//! - [`keys`]: keys of users and messages to devices, wherever the users live
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
 //! - [`profile`]: a changed name or picture shown in the user's rooms
+//! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
+//! - [`spaces`]: what a room looks like from outside, and the tree under a space
+//! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
 pub mod create_room;
 pub mod directory;
+pub mod elsewhere;
+pub mod keys;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
+pub mod reports;
+pub mod settings;
+pub mod spaces;
 #[cfg(test)]
 mod tests;
+pub mod upgrade;
+mod upgraded_levels;
+pub mod user_directory;
 
 use ruma::CanonicalJsonObject;
 
-use crate::{rooms::RoomError, users::UsersError};
+use crate::{remote::RemoteError, rooms::RoomError, users::UsersError};
 
 /// Why a flow ended.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +39,9 @@ pub enum FlowError {
     /// Something about a user.
     #[error(transparent)]
     Users(#[from] UsersError),
+    /// Another server did not do its part.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
     /// The request asks for a state that the room cannot have.
     #[error("{0}")]
     InvalidRoomState(String),

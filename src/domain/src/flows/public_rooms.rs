@@ -143,8 +143,11 @@ fn passes(filter: &Filter, chunk: &PublicRoomsChunk) -> bool {
         .any(|text| text.to_lowercase().contains(&term))
 }
 
-/// What the list shows of a room.
-async fn describe(reader: &Reader, room: &Arc<Room>) -> Result<PublicRoomsChunk, FlowError> {
+/// What the list shows of a room, from some ten small reads.
+pub(super) async fn describe(
+    reader: &Reader,
+    room: &Arc<Room>,
+) -> Result<PublicRoomsChunk, FlowError> {
     let state = Described { reader, room };
     let join_rule = state
         .text(&StateEventType::RoomJoinRules, "join_rule")

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use ruma::{
-    api::client::room::create_room::v3::Request, push::NewConditionalPushRule, serde::Raw,
-    server_name, user_id,
+    RoomVersionId, api::client::room::create_room::v3::Request, push::NewConditionalPushRule,
+    serde::Raw, server_name, user_id,
 };
 use serde_json::{json, value::to_raw_value};
 use vatra_store::{Direction, MemoryEngine, Options, Range, Store};
@@ -71,7 +71,7 @@ async fn who_loses_a_race_for_an_alias_makes_no_room() {
     let calls = (0..8).map(|_| {
         let mut request = Request::new();
         request.room_alias_name = Some("tea".to_owned());
-        create_room(&users, &rooms, &alice, request)
+        create_room(&users, &rooms, &alice, request, &RoomVersionId::V12)
     });
     let (made, refused): (Vec<_>, Vec<_>) =
         join_all(calls).await.into_iter().partition(Result::is_ok);
@@ -95,10 +95,14 @@ async fn a_room_that_cannot_be_finished_gives_its_alias_back() {
     // In version 12 a creator has no place in the power levels.
     let levels = to_raw_value(&json!({ "users": { "@alice:test": 100 } })).unwrap();
     bad.power_level_content_override = Some(Raw::from_json(levels));
-    create_room(&users, &rooms, &alice, bad).await.unwrap_err();
+    create_room(&users, &rooms, &alice, bad, &RoomVersionId::V12)
+        .await
+        .unwrap_err();
     let (_, aliases, by_room) = rows(&rooms).await;
     assert_eq!((aliases, by_room), (0, 0));
-    create_room(&users, &rooms, &alice, request).await.unwrap();
+    create_room(&users, &rooms, &alice, request, &RoomVersionId::V12)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use vatra_store::{CommitError, StoreError};
 
-use crate::schema::BlobId;
+use crate::{remote::RemoteError, schema::BlobId};
 
 /// The place where blobs are kept could not read or write.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -32,7 +32,10 @@ pub enum MediaError {
     /// The content type or the file name is too long or not printable.
     #[error("{0}")]
     BadName(&'static str),
-    /// There is no such media, or it is another server's, or its id is not one.
+    /// The server whose media it is does not give it.
+    #[error(transparent)]
+    Remote(#[from] RemoteError),
+    /// There is no such media, or its id is not one.
     #[error("there is no such media")]
     NotFound,
     /// The id was reserved, and its content has not come in the time that the reader wanted to wait.

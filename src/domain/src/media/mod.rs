@@ -13,20 +13,21 @@
 //! - No file is whole in memory, up or down. A thumbnail is, and so is the picture while it is decoded, within limits.
 //! - Media ids hold 190 random bits: knowing one is the permission to read it. Names of files are hashes; nothing a
 //!   client sends becomes part of a path.
-//! - Media of other servers is not fetched: reading it answers [`MediaError::NotFound`].
+//! - Media of other servers is fetched only for local users who show a token, and kept like an upload.
 //!
 //! # To extend
 //!
-//! Another place for blobs implements [`BlobBackend`]. Media of other servers gets rows in the same map (its key
-//! begins with the server's name) beside a fetch in `read`. Other thumbnails: `thumbnail/sizes` says which exist,
+//! Another place for blobs implements [`BlobBackend`]. Other thumbnails: `thumbnail/sizes` says which exist,
 //! `thumbnail/render` makes them.
 //!
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#content-repository>.
 
 mod blob;
 mod check;
+mod elsewhere;
 mod error;
 mod local;
+mod multipart;
 mod read;
 mod thumbnail;
 mod upload;
@@ -40,7 +41,6 @@ use ruma::{OwnedServerName, ServerName};
 use tokio::sync::watch;
 use vatra_store::Store;
 
-use self::thumbnail::Thumbnailer;
 pub use self::{
     blob::{BlobBackend, BlobPage, BlobReader, BlobStream, BlobWriter, SeekRead},
     check::{CheckSummary, Problem},
@@ -50,9 +50,11 @@ pub use self::{
     thumbnail::{Method, Wanted},
     upload::{Reserved, Upload},
 };
+use self::{elsewhere::Elsewhere, thumbnail::Thumbnailer};
 use crate::{
     clock::{Millis, SharedClock},
     random::SharedRandom,
+    remote::Remote,
 };
 
 /// What an operator can set.
@@ -96,6 +98,8 @@ struct Inner {
     random: SharedRandom,
     settings: Settings,
     thumbnailer: Thumbnailer,
+    /// Where other servers' media comes from; `None`: from nowhere.
+    elsewhere: Option<Elsewhere>,
     /// Counts uploads to reserved ids; who waits for one looks again when it moves.
     arrivals: watch::Sender<u64>,
 }
@@ -107,13 +111,14 @@ pub struct Media {
 }
 
 impl Media {
-    /// Puts the parts together. No I/O.
+    /// Puts the parts together. No I/O. Without `remote`, media of other servers is not found.
     pub fn new(
         store: Store,
         blobs: Arc<dyn BlobBackend>,
         clock: SharedClock,
         random: SharedRandom,
         settings: Settings,
+        remote: Option<Remote>,
     ) -> Self {
         let thumbnailer = Thumbnailer::new(settings.concurrent_thumbnails);
         let arrivals = watch::Sender::new(0);
@@ -125,6 +130,7 @@ impl Media {
                 random,
                 settings,
                 thumbnailer,
+                elsewhere: remote.map(Elsewhere::new),
                 arrivals,
             }),
         }
@@ -143,12 +149,16 @@ impl Media {
         *server == *self.inner.settings.server_name
     }
 
-    /// The key of this server's media with this id. `None` if it is another server's, or no media id at all: those
-    /// have letters, digits, `_` and `-` only.
+    /// The key of this server's media with this id. `None` if it is another server's, or no media id at all.
     fn own_key(&self, server: &ServerName, id: &str) -> Option<(String, String)> {
+        Self::key(server, id).filter(|_| self.is_own(server))
+    }
+
+    /// The key of a server's media with this id. `None` if it is no media id: those have letters, digits, `_` and `-` only.
+    fn key(server: &ServerName, id: &str) -> Option<(String, String)> {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         let is_id = (1..=255).contains(&id.len()) && id.bytes().all(fits);
-        (self.is_own(server) && is_id).then(|| (server.as_str().to_owned(), id.to_owned()))
+        is_id.then(|| (server.as_str().to_owned(), id.to_owned()))
     }
 }
 

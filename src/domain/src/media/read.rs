@@ -36,7 +36,8 @@ pub struct Thumbnail {
 
 impl Media {
     /// Opens a file. If its id is reserved and its content has not come yet, waits for it up to `wait` (at most a
-    /// minute), then answers [`MediaError::NotYetUploaded`].
+    /// minute), then answers [`MediaError::NotYetUploaded`]. Another server's file is fetched if it is not here, and if
+    /// `fetch` is set: whoever asks has shown a token.
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#get_matrixclientv1mediadownloadservernamemediaid>
     pub async fn open(
@@ -44,8 +45,9 @@ impl Media {
         server: &ServerName,
         id: &str,
         wait: Duration,
+        fetch: bool,
     ) -> Result<Download, MediaError> {
-        let content = self.content(server, id, wait).await?;
+        let content = self.content(server, id, wait, fetch).await?;
         let body = self.read_blob(content.blob, content.size).await?;
         Ok(Download {
             content_type: content.content_type,
@@ -56,7 +58,7 @@ impl Media {
     }
 
     /// Opens a thumbnail of a picture, making it first if needed. It is at least as large as wanted, unless the
-    /// picture itself is smaller; it is never animated. Waits like [`Media::open`].
+    /// picture itself is smaller; it is never animated. Waits and fetches like [`Media::open`].
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#thumbnails>
     pub async fn thumbnail(
@@ -65,8 +67,9 @@ impl Media {
         id: &str,
         wanted: Wanted,
         wait: Duration,
+        fetch: bool,
     ) -> Result<Thumbnail, MediaError> {
-        let content = self.content(server, id, wait).await?;
+        let content = self.content(server, id, wait, fetch).await?;
         let row = self
             .thumbnail_row(content.blob, content.size, wanted)
             .await?;
@@ -84,7 +87,11 @@ impl Media {
         server: &ServerName,
         id: &str,
         wait: Duration,
+        fetch: bool,
     ) -> Result<MediaContent, MediaError> {
+        if !self.is_own(server) {
+            return self.elsewhere(server, id, fetch).await;
+        }
         let key = self.own_key(server, id).ok_or(MediaError::NotFound)?;
         // Before the first look, so that no arrival falls between the look and the wait.
         let mut arrivals = self.inner.arrivals.subscribe();

@@ -167,7 +167,7 @@ impl Media {
     }
 
     /// Streams a body into a durable blob.
-    async fn store_blob<E: std::fmt::Display>(
+    pub(super) async fn store_blob<E: std::fmt::Display>(
         &self,
         announced_bytes: Option<u64>,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
@@ -236,12 +236,29 @@ impl Media {
 }
 
 /// What the uploader calls it, as it will stand in headers.
-struct Names {
-    content_type: String,
-    filename: Option<String>,
+pub(super) struct Names {
+    pub(super) content_type: String,
+    pub(super) filename: Option<String>,
 }
 
 impl Names {
+    /// What another server calls it, as far as that may stand in headers.
+    pub(super) fn lenient(content_type: Option<String>, filename: Option<String>) -> Self {
+        let upload = |content_type, filename| Upload {
+            uploader: ruma::owned_user_id!("@:elsewhere"),
+            content_type,
+            filename,
+            announced_bytes: None,
+        };
+        let typed = Self::check(&upload(content_type, None));
+        let named = Self::check(&upload(None, filename));
+        let octets = || "application/octet-stream".to_owned();
+        Self {
+            content_type: typed.map_or_else(|_| octets(), |names| names.content_type),
+            filename: named.ok().and_then(|names| names.filename),
+        }
+    }
+
     fn check(upload: &Upload) -> Result<Self, MediaError> {
         let content_type = upload
             .content_type

@@ -11,6 +11,8 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use ruma::{
     OwnedRoomId, OwnedUserId,
     events::room::power_levels::RoomPowerLevels,
@@ -33,7 +35,7 @@ pub struct Context {
     /// How many have joined the room.
     pub members: u64,
     /// Who may notify the whole room; `None` answers every such question with no.
-    pub power: Option<RoomPowerLevels>,
+    pub power: Option<Arc<RoomPowerLevels>>,
     /// The room, which rules of rooms name.
     pub room: OwnedRoomId,
 }

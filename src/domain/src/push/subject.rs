@@ -1,6 +1,6 @@
 //! An event as push rules look at it: its values by dotted path.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::Arc};
 
 use ruma::push::ScalarJsonValue;
 use serde_json::Value;
@@ -11,16 +11,18 @@ use crate::event::pdu::Pdu;
 #[derive(Debug)]
 pub struct Subject<'a> {
     pdu: &'a Pdu,
-    content: Value,
+    content: Arc<Value>,
 }
 
 impl<'a> Subject<'a> {
     /// Reads an event. Content that is nested too deeply to read has no values.
     pub fn new(pdu: &'a Pdu) -> Self {
-        Self {
-            pdu,
-            content: pdu.content_as().unwrap_or_default(),
-        }
+        Self::read_before(pdu, Arc::new(pdu.content_as().unwrap_or_default()))
+    }
+
+    /// An event whose content was read before.
+    pub fn read_before(pdu: &'a Pdu, content: Arc<Value>) -> Self {
+        Self { pdu, content }
     }
 
     /// The event.
@@ -71,7 +73,7 @@ impl<'a> Subject<'a> {
         let path = path.strip_prefix("content.")?;
         split(path)
             .iter()
-            .try_fold(&self.content, |value, name| value.get(name.as_str()))
+            .try_fold(&*self.content, |value, name| value.get(name.as_str()))
     }
 }
 

@@ -48,7 +48,7 @@ fn context(user: &UserId, members: u64, power: Option<RoomPowerLevels>) -> Conte
         user: user.to_owned(),
         display_name: "Alice W*".to_owned(),
         members,
-        power,
+        power: power.map(std::sync::Arc::new),
         room: ruma::owned_room_id!("!r:a"),
     }
 }

@@ -28,6 +28,9 @@ pub enum RoomError {
     /// An event in the store cannot be read.
     #[error(transparent)]
     Pdu(#[from] PduError),
+    /// States of the room cannot be made one.
+    #[error("the room's states cannot be resolved: {0}")]
+    Unresolvable(String),
     /// Another writer came first and the retry lost too.
     #[error("the room changed meanwhile")]
     Raced,

@@ -7,17 +7,20 @@ use std::sync::{
 
 use dashmap::DashMap;
 use quick_cache::{Weighter, sync::Cache};
-use ruma::{EventId, RoomVersionId};
+use ruma::{EventId, OwnedEventId, RoomVersionId};
 use vatra_store::{Position, StoreError, View};
 
 use super::RoomError;
 use crate::{
     event::pdu::Pdu,
-    schema::{self, EventHead, EventRow, EventSid, RoomOrder, RoomSid, StateRoot, Status, UserSid},
+    schema::{
+        self, EventHead, EventRow, EventSid, EventTail, RoomOrder, RoomSid, StateRoot, Status,
+        UserSid,
+    },
 };
 
 /// An event and what this server knows of it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Event {
     /// Its number.
     pub sid: EventSid,
@@ -41,6 +44,32 @@ pub struct Event {
     pub redacted_by: Option<EventSid>,
     /// The local device's transaction that made it: user, device, transaction id.
     pub transaction: Option<(UserSid, String, String)>,
+    /// The state after it, and whether events before it are missing.
+    pub tail: EventTail,
+    /// Until when it is known that nothing relates to it.
+    pub(super) unrelated: Unrelated,
+}
+
+/// The newest position at which an event was known to have no relations; zero if nobody has looked.
+#[derive(Debug, Default)]
+pub(super) struct Unrelated(AtomicU64);
+
+/// A copy of an event is looked at anew.
+impl Clone for Unrelated {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl Unrelated {
+    pub(super) fn at(&self) -> Option<Position> {
+        let at = self.0.load(Ordering::Relaxed);
+        (at > 0).then_some(Position(at))
+    }
+
+    pub(super) fn note(&self, at: Position) {
+        self.0.fetch_max(at.0, Ordering::Relaxed);
+    }
 }
 
 impl Event {
@@ -57,18 +86,20 @@ impl Event {
             replaces,
             redacted_by,
             transaction,
+            tail,
         } = row.head;
         let version =
             RoomVersionId::try_from(version).map_err(|_| RoomError::UnsupportedVersion)?;
         let rules = version.rules().ok_or(RoomError::UnsupportedVersion)?;
         let event_id = EventId::parse(event_id)
             .map_err(|_| StoreError::corrupt(format!("event {} has no id", sid.0)))?;
-        let pdu = Arc::new(Pdu::parse(row.pdu, &rules, Some(event_id))?);
+        let mut pdu = Pdu::parse(row.pdu, &rules, Some(event_id))?;
+        pdu.rejected = status == Status::Rejected;
         Ok(Self {
             sid,
             room,
             version,
-            pdu,
+            pdu: Arc::new(pdu),
             status,
             position,
             order,
@@ -76,23 +107,25 @@ impl Event {
             replaces,
             redacted_by,
             transaction,
+            tail,
+            unrelated: Unrelated::default(),
         })
     }
 
     /// The same event, visible since `position`.
     pub(super) fn at(&self, position: Position) -> Self {
         Self {
-            sid: self.sid,
-            room: self.room,
-            version: self.version.clone(),
-            pdu: Arc::clone(&self.pdu),
-            status: self.status,
             position,
-            order: self.order,
-            root_before: self.root_before,
-            replaces: self.replaces,
-            redacted_by: self.redacted_by,
-            transaction: self.transaction.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether its place in the room was worked out, so that what follows it can be judged: not of outliers.
+    pub fn has_state(&self) -> bool {
+        match self.status {
+            Status::Outlier => false,
+            Status::Rejected => self.tail.root_after.is_some(),
+            Status::SoftFailed | Status::Held | Status::Visible => true,
         }
     }
 
@@ -108,6 +141,7 @@ impl Event {
             replaces: self.replaces,
             redacted_by: self.redacted_by,
             transaction: self.transaction.clone(),
+            tail: self.tail,
         };
         EventRow {
             head,
@@ -120,6 +154,8 @@ impl Event {
 pub struct Events {
     cache: Cache<EventSid, Arc<Event>, EventWeight>,
     pending: DashMap<EventSid, Arc<Event>>,
+    /// The ids of those submitted.
+    pending_ids: DashMap<OwnedEventId, EventSid>,
     /// Counts rewrites of rows (redactions), so that a slow reader does not put an old row back into the cache.
     rewrites: AtomicU64,
 }
@@ -133,6 +169,7 @@ impl Events {
         Self {
             cache,
             pending: DashMap::new(),
+            pending_ids: DashMap::new(),
             rewrites: AtomicU64::new(0),
         }
     }
@@ -184,20 +221,68 @@ impl Events {
     /// Makes a submitted event readable by those who hold its number.
     pub(super) fn submitted(&self, event: &Arc<Event>) {
         self.pending.insert(event.sid, Arc::clone(event));
+        self.pending_ids
+            .insert(event.pdu.event_id.clone(), event.sid);
+    }
+
+    /// The numbers of events by their ids, in the same order; those submitted are found too.
+    pub(super) async fn sids(
+        &self,
+        view: &View,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<Option<EventSid>>, StoreError> {
+        let keys: Vec<String> = ids.iter().map(ToString::to_string).collect();
+        let mut sids = view.get_many(&schema::EVENT_SIDS, &keys).await?;
+        for (place, id) in sids.iter_mut().zip(ids) {
+            if place.is_none() {
+                *place = self.pending_ids.get(id).map(|sid| *sid);
+            }
+        }
+        Ok(sids)
+    }
+
+    /// Events by their ids, in the same order.
+    pub(super) async fn by_ids(
+        &self,
+        view: &View,
+        ids: &[OwnedEventId],
+    ) -> Result<Vec<Option<Arc<Event>>>, RoomError> {
+        let sids = self.sids(view, ids).await?;
+        let there: Vec<EventSid> = sids.iter().copied().flatten().collect();
+        let mut events = self.get_many(view, &there).await?.into_iter();
+        let places = sids.into_iter();
+        Ok(places
+            .map(|sid| sid.and_then(|_| events.next().flatten()))
+            .collect())
+    }
+
+    /// Rows were written past the cache: what it holds of them is old.
+    pub(super) fn rewritten(&self, sids: impl IntoIterator<Item = EventSid>) {
+        self.rewrites.fetch_add(1, Ordering::AcqRel);
+        for sid in sids {
+            self.cache.remove(&sid);
+        }
     }
 
     /// The batch is visible: `event` is what the row now says.
     pub(super) fn visible(&self, event: Arc<Event>) {
         self.rewrites.fetch_add(1, Ordering::AcqRel);
         self.cache.insert(event.sid, Arc::clone(&event));
-        self.pending.remove(&event.sid);
+        self.forget_pending(event.sid);
     }
 
     /// The batch has failed.
     pub(super) fn failed(&self, sid: EventSid) {
         self.rewrites.fetch_add(1, Ordering::AcqRel);
-        self.pending.remove(&sid);
+        self.forget_pending(sid);
         self.cache.remove(&sid);
+    }
+
+    fn forget_pending(&self, sid: EventSid) {
+        if let Some((_, event)) = self.pending.remove(&sid) {
+            self.pending_ids
+                .remove_if(&event.pdu.event_id, |_, known| *known == sid);
+        }
     }
 
     fn known(&self, sid: EventSid) -> Option<Arc<Event>> {

@@ -20,8 +20,8 @@ use vatra_store::View;
 
 use super::{Event, Inner, Room, RoomError, Rooms};
 use crate::{
-    event::pdu::Pdu,
-    schema::{self, HeadRow, RoomSid},
+    event::{check::MAX_PREV_EVENTS, pdu::Pdu},
+    schema::{self, EventSid, HeadRow, RoomSid, StateRoot},
 };
 
 /// How many parsed state events a head remembers.
@@ -34,6 +34,8 @@ pub struct Head {
     pub row: HeadRow,
     /// State events of the current state that auth has asked for; `None` is known to be absent.
     state: HashMap<(StateEventType, String), Option<Arc<Event>>>,
+    /// The states after the extremities, as far as known.
+    pub(super) after: HashMap<EventSid, StateRoot>,
     poison: Arc<AtomicBool>,
 }
 
@@ -42,6 +44,7 @@ impl Head {
         Self {
             row,
             state: HashMap::new(),
+            after: HashMap::new(),
             poison: Arc::default(),
         }
     }
@@ -79,11 +82,13 @@ impl Head {
             .unwrap_or(1)
     }
 
-    /// The events the next event follows.
+    /// The events the next event follows: the deepest, if there are more than an event may follow.
     pub fn prev_events(&self) -> Vec<OwnedEventId> {
-        self.row
-            .extremities
-            .iter()
+        let mut extremities: Vec<_> = self.row.extremities.iter().collect();
+        extremities.sort_by_key(|(_, _, depth)| std::cmp::Reverse(*depth));
+        extremities
+            .into_iter()
+            .take(MAX_PREV_EVENTS)
             .filter_map(|(_, id, _)| OwnedEventId::try_from(id.as_str()).ok())
             .collect()
     }
@@ -114,6 +119,11 @@ impl RoomGuard {
 
     pub(super) fn head_mut(&mut self) -> Result<&mut Head, RoomError> {
         self.head.as_mut().ok_or(RoomError::UnknownRoom)
+    }
+
+    /// The newest event of the room, as of everything submitted under this guard.
+    pub fn last_event(&self) -> Option<OwnedEventId> {
+        self.head().ok()?.prev_events().into_iter().next()
     }
 
     /// An event of the current state, as of everything submitted under this guard. From memory after the first time.
@@ -153,14 +163,66 @@ impl RoomGuard {
         kind: &StateEventType,
         key: &str,
     ) -> Result<Option<Arc<Event>>, RoomError> {
-        let Some(sid) = self.inner.ids.state_key(&kind.to_string(), key).await? else {
-            return Ok(None);
-        };
         let root = self.head()?.row.root;
-        let Some(event) = self.inner.trees.get(view, root, sid).await? else {
+        self.inner.state_at(view, root, kind, key).await
+    }
+
+    /// The states after the forward extremities.
+    pub(super) async fn after_extremities(
+        &mut self,
+    ) -> Result<HashMap<EventSid, StateRoot>, RoomError> {
+        let head = self.head()?;
+        let mut after = HashMap::with_capacity(head.row.extremities.len());
+        let view = self.inner.store.view();
+        for (sid, _, _) in &head.row.extremities {
+            let root = match head.after.get(sid) {
+                Some(root) => *root,
+                // The only one: what it led to is the current state.
+                None if head.row.extremities.len() == 1 => head.row.root,
+                None => {
+                    let event = self.inner.events.get(&view, *sid).await?;
+                    let event = event.ok_or(RoomError::UnknownEvent)?;
+                    self.inner.root_after(&view, &event).await?
+                }
+            };
+            after.insert(*sid, root);
+        }
+        Ok(after)
+    }
+}
+
+impl Inner {
+    /// An event of a state, submitted ones included.
+    pub(super) async fn state_at(
+        &self,
+        view: &View,
+        root: StateRoot,
+        kind: &StateEventType,
+        key: &str,
+    ) -> Result<Option<Arc<Event>>, RoomError> {
+        let Some(sid) = self.ids.state_key(&kind.to_string(), key).await? else {
             return Ok(None);
         };
-        self.inner.events.get(view, event).await
+        let Some(event) = self.trees.get(view, root, sid).await? else {
+            return Ok(None);
+        };
+        self.events.get(view, event).await
+    }
+
+    /// The state after an event whose place was worked out.
+    pub(super) async fn root_after(
+        self: &Arc<Self>,
+        view: &View,
+        event: &Event,
+    ) -> Result<StateRoot, RoomError> {
+        match event.tail.root_after {
+            Some(root) => Ok(root),
+            None if event.pdu.state_key.is_none() => Ok(event.root_before),
+            None => {
+                let reader = super::Reader::new(Arc::clone(self), view.clone());
+                reader.root_after(event).await
+            }
+        }
     }
 }
 

@@ -11,18 +11,24 @@
 //! `append`; to tell others of it later, write a follower.
 
 mod append;
+pub mod at_time;
 pub mod check;
 pub mod ephemeral;
 mod error;
 mod event;
 mod head;
+mod member_changes;
 pub mod power;
 mod reader;
+pub mod receive;
+mod resolve;
 mod send;
 pub mod serve;
+mod servers;
 mod state;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 pub mod unread;
 pub mod visible;
 
@@ -35,11 +41,11 @@ use ruma::{
 use vatra_store::{Store, View};
 
 pub use self::{
-    append::Placed,
     error::RoomError,
     event::{Event, Events},
     head::{Head, RoomGuard},
-    reader::Reader,
+    member_changes::MemberChange,
+    reader::{Reader, Recent},
     send::{Sent, TxnKey},
     state::{StateTrees, TreeUpdate},
 };
@@ -77,6 +83,7 @@ struct Inner {
     trees: StateTrees,
     events: Events,
     heads: head::Heads,
+    recents: reader::Recents,
     rooms: DashMap<OwnedRoomId, Arc<Room>>,
     /// Memberships of batches that are on their way.
     memberships: DashMap<(UserSid, RoomSid), append::PendingMembership>,
@@ -114,7 +121,9 @@ impl Rooms {
     ) -> Self {
         let inner = Inner {
             trees: StateTrees::new(store.clone(), sizes.state),
-            events: Events::new(sizes.events),
+            // What waiting users share is an eighth of what the events themselves may take.
+            events: Events::new(sizes.events - sizes.events / 8),
+            recents: reader::Recents::new(sizes.events / 8),
             heads: head::Heads::new(sizes.heads),
             rooms: DashMap::new(),
             memberships: DashMap::new(),

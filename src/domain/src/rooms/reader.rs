@@ -2,21 +2,29 @@
 //!
 //! A [`Reader`] is a moment: everything it says is as of its watermark. /sync, /messages and the handlers take one per
 //! request. Reads of many rows are batched; events and tree nodes come from the shared caches.
+//!
+//! - `pages`: questions about many events at once.
+//! - `recent`: the newest part of a room's log and the state in force, in memory for rooms that someone waits for.
+
+mod pages;
+mod recent;
 
 use std::{ops::Bound, sync::Arc};
 
 use ruma::{
-    EventId, OwnedUserId, RoomId, UserId,
+    EventId, OwnedUserId, RoomId, ServerName, UserId,
     events::{StateEventType, room::power_levels::RoomPowerLevels},
 };
 use vatra_store::{Direction, Position, Range, View};
 
+pub use self::recent::Recent;
+pub(super) use self::recent::Recents;
 use super::{Event, Inner, Room, RoomError, power::power_levels};
 use crate::{
     ids::StateKeyName,
     schema::{
-        self, EventSid, LogRow, Membership, MembershipRow, RelationRow, RoomOrder, RoomSid,
-        StateChange, StateKeySid, StateRoot, UserSid,
+        self, DeltaRow, EventSid, LogRow, Membership, MembershipRow, RelationRow, RoomOrder,
+        RoomSid, StateChange, StateKeySid, StateRoot, UserSid,
     },
 };
 
@@ -40,6 +48,11 @@ impl Reader {
     /// The view beneath, for maps that other modules own.
     pub fn view(&self) -> &View {
         &self.view
+    }
+
+    /// This server's name.
+    pub fn server_name(&self) -> &ServerName {
+        self.inner.signer.server_name()
     }
 
     /// A room by its id.
@@ -112,19 +125,38 @@ impl Reader {
 
     /// The state after everything up to and including `at`. Positions after the watermark mean the watermark.
     pub async fn root_at(&self, room: RoomSid, at: Position) -> Result<StateRoot, RoomError> {
+        let at = at.min(self.watermark());
+        let recent = self.recent_at(room, at);
+        if let Some(root) = recent.and_then(|it| it.state.root_at(at)) {
+            return Ok(root);
+        }
+        let newest = self.newest_delta(room, at).await?;
+        Ok(newest.and_then(|(_, delta)| delta.root))
+    }
+
+    /// The last change of the state at or before `at`.
+    async fn newest_delta(
+        &self,
+        room: RoomSid,
+        at: Position,
+    ) -> Result<Option<(Position, DeltaRow)>, RoomError> {
         let bounds = Range::between(
             Bound::Included(&(room, Position(0))),
             Bound::Included(&(room, at)),
         );
         let newest = self
             .view
-            .range(&schema::STATE_DELTAS, bounds, Direction::Backward, 1)
+            .first(&schema::STATE_DELTAS, bounds, Direction::Backward)
             .await?;
-        Ok(newest.into_iter().next().and_then(|(_, delta)| delta.root))
+        Ok(newest.map(|((_, position), delta)| (position, delta)))
     }
 
     /// The state after an event: with the event itself if it is a state event that took effect.
     pub async fn root_after(&self, event: &Event) -> Result<StateRoot, RoomError> {
+        if let Some(root) = event.tail.root_after {
+            return Ok(root);
+        }
+        // An event of before this was kept with it.
         let Some(key) = &event.pdu.state_key else {
             return Ok(event.root_before);
         };
@@ -193,6 +225,25 @@ impl Reader {
         Ok(self.inner.trees.diff(&self.view, old, new).await?)
     }
 
+    /// How a position changed a room's current state; `None` if it did not.
+    pub async fn state_changes(
+        &self,
+        room: RoomSid,
+        at: Position,
+    ) -> Result<Option<Vec<StateChange>>, RoomError> {
+        let Some(delta) = self.view.get(&schema::STATE_DELTAS, &(room, at)).await? else {
+            return Ok(None);
+        };
+        if !delta.changes.is_empty() {
+            return Ok(Some(delta.changes));
+        }
+        let before = self
+            .newest_delta(room, Position(at.0.saturating_sub(1)))
+            .await?;
+        let before = before.and_then(|(_, delta)| delta.root);
+        Ok(Some(self.diff(before, delta.root).await?))
+    }
+
     /// The event type and state key behind a number.
     pub async fn state_key_name(
         &self,
@@ -225,13 +276,16 @@ impl Reader {
         room: RoomSid,
         id: &EventId,
     ) -> Result<Option<Arc<Event>>, RoomError> {
-        let Some(sid) = self.view.get(&schema::EVENT_SIDS, &id.to_string()).await? else {
-            return Ok(None);
-        };
-        Ok(self
-            .event_by_sid(sid)
-            .await?
-            .filter(|event| event.room == room))
+        let found = self.event_anywhere(id).await?;
+        Ok(found.filter(|event| event.room == room))
+    }
+
+    /// An event by its id, of whatever room: for those who must know that it is not of theirs.
+    pub async fn event_anywhere(&self, id: &EventId) -> Result<Option<Arc<Event>>, RoomError> {
+        match self.view.get(&schema::EVENT_SIDS, &id.to_string()).await? {
+            Some(sid) => self.event_by_sid(sid).await,
+            None => Ok(None),
+        }
     }
 
     /// An event by its number.
@@ -268,6 +322,22 @@ impl Reader {
 
     /// The room's part of the log in `(after, upto]`: what clients learnt of then.
     pub async fn log(
+        &self,
+        room: RoomSid,
+        after: Position,
+        upto: Position,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<(Position, LogRow)>, RoomError> {
+        let upto = upto.min(self.watermark());
+        let recent = self.recent_at(room, upto);
+        if let Some(rows) = recent.and_then(|it| it.log(after, upto, direction, limit)) {
+            return Ok(rows);
+        }
+        self.stored_log(room, after, upto, direction, limit).await
+    }
+
+    async fn stored_log(
         &self,
         room: RoomSid,
         after: Position,
@@ -317,6 +387,63 @@ impl Reader {
         Ok(rows
             .into_iter()
             .map(|((_, _, order), row)| (order, row))
+            .collect())
+    }
+
+    /// Replies in threads before a place of the room, the newest first: where each stands, and its root's id.
+    pub async fn thread_replies(
+        &self,
+        room: RoomSid,
+        before: RoomOrder,
+        limit: usize,
+    ) -> Result<Vec<(RoomOrder, String)>, RoomError> {
+        let range = Range::between(
+            Bound::Included(&(room, RoomOrder(0))),
+            Bound::Excluded(&(room, before)),
+        );
+        let rows = self
+            .view
+            .range(&schema::THREAD_REPLIES, range, Direction::Backward, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, order), root)| (order, root))
+            .collect())
+    }
+
+    /// Events by when they were sent: from `ts` on and later (`Forward`), or from `ts` on and earlier; beyond `after`, if
+    /// that is given.
+    pub async fn times(
+        &self,
+        room: RoomSid,
+        ts: u64,
+        after: Option<(u64, RoomOrder)>,
+        direction: Direction,
+        limit: usize,
+    ) -> Result<Vec<((u64, RoomOrder), EventSid)>, RoomError> {
+        let (first, last) = (
+            (room, 0, RoomOrder(0)),
+            (room, u64::MAX, RoomOrder(u64::MAX)),
+        );
+        let after = after.map(|(ts, order)| (room, ts, order));
+        let range = if direction == Direction::Forward {
+            let from = (room, ts, RoomOrder(0));
+            let from = after
+                .as_ref()
+                .map_or(Bound::Included(&from), Bound::Excluded);
+            Range::between(from, Bound::Included(&last))
+        } else {
+            let to = (room, ts, RoomOrder(u64::MAX));
+            let to = after.as_ref().map_or(Bound::Included(&to), Bound::Excluded);
+            Range::between(Bound::Included(&first), to)
+        };
+        let rows = self
+            .view
+            .range(&schema::EVENT_TIMES, range, direction, limit)
+            .await?;
+        Ok(rows
+            .into_iter()
+            .map(|((_, ts, order), sid)| ((ts, order), sid))
             .collect())
     }
 

@@ -1,6 +1,6 @@
 //! Sending: an event of a local user is built on the room's head, authorised against the current state and appended.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
     OwnedEventId, RoomId,
@@ -9,7 +9,11 @@ use ruma::{
 };
 use vatra_store::{Batch, Ticket};
 
-use super::{Event, Head, Placed, Room, RoomError, RoomGuard, Rooms};
+use super::{
+    Event, Head, Room, RoomError, RoomGuard, Rooms,
+    append::{NextHead, Placed},
+    state::Grown,
+};
 use crate::{
     event::{
         auth,
@@ -152,26 +156,25 @@ impl Rooms {
             depth: head.next_depth(),
             origin_server_ts: crate::clock::to_ruma(self.inner.clock.now()),
         };
-        let root_before = head.row.root;
         let kind = draft.kind.clone();
         let pdu = build::build(draft, &placement, &self.inner.signer)?;
         auth::authorise(&rules, &pdu, |kind, key| {
             state.get(&(kind.clone(), key.to_owned())).cloned()
         })?;
 
-        let changes = match state_key {
+        let own = match state_key {
             Some((key, name)) => {
                 let old = guard
                     .state_event(&StateEventType::from(kind.to_string()), &name)
                     .await?;
-                vec![Own {
+                Some(Own {
                     key,
                     old: old.map(|event| event.sid),
-                }]
+                })
             }
-            None => Vec::new(),
+            None => None,
         };
-        guard.append_own(pdu, root_before, changes, txn).await
+        guard.append_own(pdu, own, txn).await
     }
 
     /// Makes a room with its create event and hands out its guard; the caller sends the rest of the room's first
@@ -231,7 +234,7 @@ impl Rooms {
         };
         *guard.head = Some(Head::new(row));
         let sent = guard
-            .append_own(pdu, None, vec![Own { key, old: None }], None)
+            .append_own(pdu, Some(Own { key, old: None }), None)
             .await?;
         self.inner.remember(&room);
         Ok((guard, sent))
@@ -280,15 +283,25 @@ impl Rooms {
             Some(sid) => self.inner.events.get(&view, sid).await?,
             None => None,
         };
-        let Some(target) = target.filter(|event| event.room == guard.room.sid) else {
+        if target
+            .as_ref()
+            .is_some_and(|event| event.room != guard.room.sid)
+        {
             return Err(RoomError::UnknownEvent);
-        };
-        if target.pdu.sender == draft.sender {
+        }
+        if target
+            .as_ref()
+            .is_some_and(|event| event.pdu.sender == draft.sender)
+        {
             return Ok(());
         }
+        // With the power, even an event that this server has not got can be redacted: it may be known elsewhere.
         let power = guard.power_levels().await?;
         if power.user_can_redact_event_of_other(&draft.sender) {
             return Ok(());
+        }
+        if target.is_none() {
+            return Err(RoomError::UnknownEvent);
         }
         Err(RoomError::Forbidden(
             "you may not redact the events of others in this room".to_owned(),
@@ -316,34 +329,49 @@ fn auth_keys(
 }
 
 impl RoomGuard {
-    /// Appends an event that changes at most its own key of the current state.
+    /// Appends an event that was built on this head and changes at most its own key of the current state.
     async fn append_own(
         &mut self,
-        pdu: crate::event::pdu::Pdu,
-        root_before: schema::StateRoot,
-        own: Vec<Own>,
+        pdu: Pdu,
+        own: Option<Own>,
         txn: Option<TxnKey>,
     ) -> Result<Sent, RoomError> {
         let event_id = pdu.event_id.clone();
         let sid = EventSid(self.inner.store.fresh_id()?);
-        let changes = own
-            .into_iter()
-            .map(|own| StateChange {
-                key: own.key,
-                old: own.old,
+        let row = &self.head()?.row;
+        let (root_before, extremities) = (row.root, row.extremities.clone());
+        let mut nodes = Grown::new(&self.inner);
+        let mut root = root_before;
+        let mut changes = Vec::new();
+        if let Some(Own { key, old }) = &own {
+            let view = self.inner.store.view();
+            root = nodes.set(&view, root, &[(*key, Some(sid))]).await?;
+            changes.push(StateChange {
+                key: *key,
+                old: *old,
                 new: Some(sid),
-            })
-            .collect();
+            });
+        }
+        let next = NextHead {
+            extremities: following(&extremities, sid, &pdu),
+            after: HashMap::from([(sid, root)]),
+            root,
+        };
         let (event, ticket) = self
-            .append(
+            .append(Placed {
                 sid,
-                Placed {
-                    pdu,
-                    root_before,
-                    changes,
-                    txn,
-                },
-            )
+                root_before,
+                root_after: own.as_ref().map(|_| root),
+                replaces: own.and_then(|own| own.old),
+                next,
+                changes,
+                partly: false,
+                nodes,
+                txn,
+                relayed: false,
+                missing: Vec::new(),
+                pdu,
+            })
             .await?;
         Ok(Sent {
             event_id,
@@ -351,4 +379,17 @@ impl RoomGuard {
             ticket: Some(ticket),
         })
     }
+}
+
+/// The forward extremities once an event has followed some of them.
+pub(super) fn following(
+    extremities: &[(EventSid, String, u64)],
+    sid: EventSid,
+    pdu: &Pdu,
+) -> Vec<(EventSid, String, u64)> {
+    let prev = &pdu.prev_events;
+    let mut extremities = extremities.to_vec();
+    extremities.retain(|(_, id, _)| !prev.iter().any(|prev| prev == id.as_str()));
+    extremities.push((sid, pdu.event_id.to_string(), pdu.depth));
+    extremities
 }

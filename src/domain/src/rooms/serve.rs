@@ -1,10 +1,14 @@
 //! Events as one viewer sees them, a page at a time: the form for clients with everything that this server adds.
 //!
 //! Called by /sync and by every handler that shows events. Previous contents, redactions and memberships are read in
-//! batches; bundled aggregations cost one range read for each event that something relates to.
+//! batches, and so is the question which of the events anything relates to; bundled aggregations cost one range read
+//! for each of those.
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-event-format>
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::{
     api::client::filter::{EventFormat, FilterDefinition},
@@ -16,10 +20,13 @@ use serde_json::{
 };
 use vatra_store::Direction;
 
-use super::{Event, Reader, Room, RoomError, visible::Viewer};
+use super::{Event, Reader, Room, RoomError, append::membership_of, visible::Viewer};
 use crate::{
     clock::SharedClock,
-    event::client::{Unsigned, client_json},
+    event::{
+        client::{Unsigned, client_json},
+        relation::{Relation, THREAD},
+    },
     schema::{EventSid, Membership, RelationRow, RoomOrder, StateRoot},
 };
 
@@ -96,10 +103,15 @@ pub async fn events(
         .flatten()
         .map(|event| (event.sid, event))
         .collect();
-    let mut memberships = Memberships { known: None };
+    let memberships = memberships(reader, viewer, events).await?;
+    let related = if form.relations {
+        reader.related(room.sid, events).await?
+    } else {
+        HashSet::new()
+    };
     let now = form.clock.now();
     let mut shown = Vec::with_capacity(events.len());
-    for event in events {
+    for (event, membership) in events.iter().zip(memberships) {
         let replaced = event.replaces.and_then(|sid| others.get(&sid));
         let sent: u64 = event.pdu.origin_server_ts.0.into();
         let own = event.transaction.as_ref().filter(|(user, device, _)| {
@@ -114,16 +126,16 @@ pub async fn events(
                 .ok()
                 .zip(i64::try_from(sent).ok())
                 .map(|(now, sent)| now - sent),
-            transaction_id: own.map(|(_, _, id)| id.clone()),
-            prev_content: replaced.map(|event| event.pdu.content().to_owned()),
-            replaces_state: replaced.map(|event| event.pdu.event_id.clone()),
-            prev_sender: replaced.map(|event| event.pdu.sender.to_string()),
+            transaction_id: own.map(|(_, _, id)| id.as_str()),
+            prev_content: replaced.map(|event| event.pdu.content()),
+            replaces_state: replaced.map(|event| &*event.pdu.event_id),
+            prev_sender: replaced.map(|event| &*event.pdu.sender),
             redacted_because: event
                 .redacted_by
                 .and_then(|sid| others.get(&sid))
                 .map(|because| client_json(&because.pdu, form.room_id, None)),
-            membership: Some(memberships.at(reader, viewer, event).await?),
-            relations: if form.relations {
+            membership: Some(membership),
+            relations: if related.contains(&event.sid) {
                 aggregate(reader, viewer, room, event, form).await?
             } else {
                 None
@@ -138,46 +150,26 @@ pub async fn events(
     Ok(shown)
 }
 
-/// The viewer's membership at each event; events that share their state share the answer.
-struct Memberships {
-    known: Option<(StateRoot, &'static str)>,
-}
-
-impl Memberships {
-    async fn at(
-        &mut self,
-        reader: &Reader,
-        viewer: &Viewer,
-        event: &Event,
-    ) -> Result<&'static str, RoomError> {
+/// The viewer's membership at each event.
+async fn memberships(
+    reader: &Reader,
+    viewer: &Viewer,
+    events: &[Arc<Event>],
+) -> Result<Vec<&'static str>, RoomError> {
+    let roots: Vec<StateRoot> = events.iter().map(|event| event.root_before).collect();
+    let members = reader
+        .state_at_each(&roots, &StateEventType::RoomMember, viewer.user.as_str())
+        .await?;
+    let memberships = events.iter().zip(&members).map(|(event, member)| {
         // The viewer's own member event shows what it makes of them.
-        if event.pdu.kind == TimelineEventType::RoomMember
-            && event.pdu.state_key.as_deref() == Some(viewer.user.as_str())
-        {
-            return Ok(membership_of(event).map_or("leave", name));
-        }
-        if let Some((root, membership)) = self.known
-            && root == event.root_before
-        {
-            return Ok(membership);
-        }
-        let member = reader
-            .state_at_key(
-                event.root_before,
-                &StateEventType::RoomMember,
-                viewer.user.as_str(),
-            )
-            .await?;
-        let membership = member
-            .and_then(|member| membership_of(&member))
-            .map_or("leave", name);
-        self.known = Some((event.root_before, membership));
-        Ok(membership)
-    }
-}
-
-fn membership_of(event: &Event) -> Option<Membership> {
-    super::append::membership_of(&event.pdu)
+        let own = event.pdu.kind == TimelineEventType::RoomMember
+            && event.pdu.state_key.as_deref() == Some(viewer.user.as_str());
+        let member = if own { Some(event) } else { member.as_ref() };
+        member
+            .and_then(|member| membership_of(&member.pdu))
+            .map_or("leave", name)
+    });
+    Ok(memberships.collect())
 }
 
 fn name(membership: Membership) -> &'static str {
@@ -240,7 +232,7 @@ async fn aggregate(
     }
     let mut thread: Vec<_> = related
         .iter()
-        .filter(|(_, row)| row.rel_type == "m.thread")
+        .filter(|(_, row)| row.rel_type == THREAD)
         .collect();
     if let Some(latest) = newest_visible(reader, viewer, room, &thread).await? {
         // What is older than a visible reply counts; what came after the viewer had left does not.
@@ -288,7 +280,7 @@ async fn newest_visible(
     Ok(None)
 }
 
-/// The newest edit by the event's own sender, of the same type.
+/// The newest edit by the event's own sender, of the same type. What is an edit itself, or state, has none.
 ///
 /// Only one that the viewer may see: who has left must not learn what was changed since.
 async fn newest_edit(
@@ -298,6 +290,10 @@ async fn newest_edit(
     event: &Event,
     related: &[(RoomOrder, RelationRow)],
 ) -> Result<Option<Arc<Event>>, RoomError> {
+    let replaces = Relation::of(&event.pdu).is_some_and(|it| it.rel_type == "m.replace");
+    if replaces || event.pdu.state_key.is_some() {
+        return Ok(None);
+    }
     let kind = event.pdu.kind.to_string();
     for (_, row) in related
         .iter()
@@ -313,7 +309,7 @@ async fn newest_edit(
     Ok(None)
 }
 
-fn age(event: &Event, form: &Form) -> Unsigned {
+fn age(event: &Event, form: &Form) -> Unsigned<'static> {
     let sent: u64 = event.pdu.origin_server_ts.0.into();
     let age = i64::try_from(form.clock.now())
         .ok()

@@ -44,6 +44,50 @@ impl TreeUpdate {
     }
 }
 
+/// New nodes that several states share, until they are in a batch. They can be read at once; those that never get into a batch are
+/// forgotten.
+pub(super) struct Grown {
+    inner: Arc<super::Inner>,
+    nodes: Vec<(NodeId, Arc<NodeRow>)>,
+}
+
+impl Grown {
+    pub(super) fn new(inner: &Arc<super::Inner>) -> Self {
+        Self {
+            inner: Arc::clone(inner),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// The state `root` with some keys set or removed.
+    pub(super) async fn set(
+        &mut self,
+        view: &View,
+        root: StateRoot,
+        changes: &[(StateKeySid, Option<EventSid>)],
+    ) -> Result<StateRoot, StoreError> {
+        if changes.is_empty() {
+            return Ok(root);
+        }
+        let update = self.inner.trees.update(view, root, changes).await?;
+        self.inner.trees.submitted(&update);
+        self.nodes.extend(update.nodes);
+        Ok(update.root)
+    }
+
+    /// Hands the nodes over to a batch, with the duty to settle them.
+    pub(super) fn take(&mut self) -> Vec<(NodeId, Arc<NodeRow>)> {
+        std::mem::take(&mut self.nodes)
+    }
+}
+
+impl Drop for Grown {
+    fn drop(&mut self) {
+        let nodes: Vec<NodeId> = self.nodes.iter().map(|(id, _)| *id).collect();
+        self.inner.trees.settled(&nodes);
+    }
+}
+
 impl StateTrees {
     /// Trees in `store`, with a cache of about `cache_bytes`.
     pub fn new(store: Store, cache_bytes: u64) -> Self {
@@ -74,6 +118,39 @@ impl StateTrees {
             level += 1;
         }
         Ok(None)
+    }
+
+    /// The event at `key` in each of many states, in their order. One batched read per level for what is not in memory.
+    pub async fn get_each(
+        &self,
+        view: &View,
+        roots: &[StateRoot],
+        key: StateKeySid,
+    ) -> Result<Vec<Option<EventSid>>, StoreError> {
+        let mut found = vec![None; roots.len()];
+        let mut at = roots.to_vec();
+        let mut level = 0;
+        loop {
+            let ids: Vec<NodeId> = at.iter().flatten().copied().collect();
+            if ids.is_empty() {
+                return Ok(found);
+            }
+            let mut nodes = self.nodes(view, &ids).await?.into_iter();
+            for (at, found) in at.iter_mut().zip(&mut found) {
+                if at.is_none() {
+                    continue;
+                }
+                *at = match nodes.next().as_deref() {
+                    Some(NodeRow::Branch(children)) => child(children, slot(key, level)),
+                    Some(NodeRow::Leaf(entries)) => {
+                        *found = find(entries, key);
+                        None
+                    }
+                    None => None,
+                };
+            }
+            level += 1;
+        }
     }
 
     /// Every entry of the state `root`, in no particular order. One batched read per level.
@@ -387,6 +464,10 @@ mod tests {
                     for key in 1..400 {
                         let found = trees.get(&view, *root, StateKeySid(key)).await.unwrap();
                         assert_eq!(found, model.get(&StateKeySid(key)).copied());
+                        let each = trees.get_each(&view, &roots, StateKeySid(key)).await.unwrap();
+                        let expected: Vec<_> =
+                            models.iter().map(|model| model.get(&StateKeySid(key)).copied()).collect();
+                        assert_eq!(each, expected);
                     }
                 }
                 let mut rebuilt = models[1].clone();

@@ -13,7 +13,9 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 use serde_json::json;
-use vatra_store::{Direction, MemoryEngine, Options, Position, Store, testing::FaultyEngine};
+use vatra_store::{
+    Batch, Direction, MemoryEngine, Options, Position, Store, testing::FaultyEngine,
+};
 
 use super::*;
 use crate::{
@@ -362,4 +364,41 @@ async fn a_new_reader_over_the_same_store_sees_the_same_rooms() {
     let sid = reader.room(&room).await.unwrap().unwrap().sid;
     let event = reader.event(sid, &next).await.unwrap().unwrap();
     assert_eq!(event.pdu.prev_events, vec![said]);
+}
+
+#[tokio::test]
+async fn an_older_store_is_given_the_times_of_its_events_and_the_replies_of_its_threads() {
+    let rooms = rooms().await;
+    let id = room_of_alice(&rooms, &RoomVersionId::V11).await;
+    let root = rooms
+        .send_one(&id, say("@alice:test", "root"), None)
+        .await
+        .unwrap();
+    let mut reply = say("@alice:test", "reply");
+    let relation = json!({ "rel_type": "m.thread", "event_id": root });
+    let relation = serde_json::from_value(relation).unwrap();
+    reply.content.insert("m.relates_to".to_owned(), relation);
+    rooms.send_one(&id, reply, None).await.unwrap();
+
+    let all = vatra_store::Range::all;
+    let read = async || {
+        let view = rooms.store().view();
+        let times = view.range(&schema::EVENT_TIMES, all(), Direction::Forward, 100);
+        let replies = view.range(&schema::THREAD_REPLIES, all(), Direction::Forward, 100);
+        (times.await.unwrap(), replies.await.unwrap())
+    };
+    let (times, replies) = read().await;
+    assert_eq!((times.len(), replies.len()), (6, 1));
+    let mut batch = Batch::new();
+    for (key, _) in &times {
+        batch.delete(&schema::EVENT_TIMES, key);
+    }
+    for (key, _) in &replies {
+        batch.delete(&schema::THREAD_REPLIES, key);
+    }
+    rooms.store().write(batch).await.unwrap();
+    assert_eq!(read().await, (Vec::new(), Vec::new()));
+    let migration = migrations().iter().find(|it| it.version == 3).unwrap();
+    (migration.run)(rooms.store().clone()).await.unwrap();
+    assert_eq!(read().await, (times, replies));
 }

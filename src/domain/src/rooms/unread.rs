@@ -1,8 +1,8 @@
 //! Unread counts: how many events after a user's receipt notify them, and how many highlight.
 //!
 //! A read over the events after the receipt, each judged by the user's push rules with the state at hand; one's own event counts as
-//! a receipt. What was judged is remembered in memory, so that a new event in a room costs one judgement for each user who
-//! looks, not one for each unread event. <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
+//! a receipt. What was judged is remembered in memory, and so are the receipts, so that a new event in a room costs one judgement
+//! for each user who looks and no read. <https://spec.matrix.org/v1.19/client-server-api/#receiving-notifications>
 
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
@@ -11,13 +11,15 @@ use ruma::{
     events::{TimelineEventType, receipt::ReceiptThread},
     push::Ruleset,
 };
+use serde_json::Value;
 use vatra_store::{Direction, Position};
 
 use super::{Event, Reader, Room, RoomError, ephemeral::Receipts, visible::Viewer};
 use crate::{
-    event::relation::Relation,
-    push::{self, Context},
-    schema::{Membership, RoomOrder, RoomSid, UserSid},
+    event::relation::{Relation, THREAD},
+    push::{self, Context, Subject},
+    schema::{EventSid, MembershipRow, RoomOrder, RoomSid, UserSid, topic},
+    users::Ignored,
 };
 
 /// How many events after a receipt are judged; a count that reaches it stays there.
@@ -54,11 +56,20 @@ impl Unread {
 /// The counts that were asked for lately.
 pub struct Unreads {
     memos: Cache<(UserSid, RoomSid), Arc<Memo>>,
+    /// The contents of the events that were judged last: read once, however many rulesets they are held against.
+    contents: Cache<EventSid, Arc<Value>>,
 }
+
+/// How many contents are kept. They are small, or not worth keeping.
+const CONTENTS: usize = 256;
+/// The longest content that is kept, in bytes.
+const LONGEST_CONTENT: usize = 4 << 10;
 
 /// Counts as of an event, and what they were made of.
 struct Memo {
     basis: Basis,
+    /// Receipts and events up to this position are in it.
+    at: Position,
     upto: Option<RoomOrder>,
     unread: Unread,
 }
@@ -70,12 +81,14 @@ struct Basis {
     main: Option<RoomOrder>,
     since: Position,
     rules: Arc<Ruleset>,
+    ignored: Arc<Ignored>,
 }
 
 impl Basis {
     fn is(&self, other: &Self) -> bool {
         (self.everywhere, self.main, self.since) == (other.everywhere, other.main, other.since)
             && Arc::ptr_eq(&self.rules, &other.rules)
+            && Arc::ptr_eq(&self.ignored, &other.ignored)
     }
 }
 
@@ -84,35 +97,52 @@ impl Unreads {
     pub fn new(capacity: usize) -> Self {
         Self {
             memos: Cache::new(capacity),
+            contents: Cache::new(CONTENTS),
         }
     }
 
-    /// Counts what a user has not read of a room.
+    /// Counts what a user has not read of a room, by their push rules and without those they ignore; `joined` is the user's
+    /// membership of it.
     pub async fn of(
         &self,
         reader: &Reader,
         receipts: &Receipts,
-        rules: Arc<Ruleset>,
+        (rules, ignored): (Arc<Ruleset>, Arc<Ignored>),
         viewer: &Viewer,
         room: &Arc<Room>,
+        joined: &MembershipRow,
     ) -> Result<Unread, RoomError> {
-        let joined = reader.membership(viewer.sid, room.sid).await?;
-        let read = |thread| receipts.read_up_to(reader, room, viewer.sid, thread);
+        let key = (viewer.sid, room.sid);
+        let known = self.memos.get(&key);
+        let own = topic::own_receipts(viewer.sid);
+        let [everywhere, main] = match &known {
+            Some(memo) if !reader.changed_since(own, memo.at) => {
+                [memo.basis.everywhere, memo.basis.main]
+            }
+            _ => {
+                let threads = [&ReceiptThread::Unthreaded, &ReceiptThread::Main];
+                receipts
+                    .read_up_to(reader, room, viewer.sid, threads)
+                    .await?
+            }
+        };
         let basis = Basis {
-            everywhere: read(&ReceiptThread::Unthreaded).await?,
-            main: read(&ReceiptThread::Main).await?,
-            since: joined.map_or(Position(0), |row| row.position),
+            everywhere,
+            main,
+            since: joined.position,
             rules,
+            ignored,
         };
         let count = Count {
             reader,
             receipts,
+            contents: &self.contents,
             viewer,
             room,
+            own_event: joined.event,
             basis,
         };
-        let key = (viewer.sid, room.sid);
-        let memo = match self.memos.get(&key) {
+        let memo = match known {
             Some(memo) if memo.basis.is(&count.basis) => count.go_on(&memo).await?,
             _ => None,
         };
@@ -130,25 +160,18 @@ impl Unreads {
 struct Count<'a> {
     reader: &'a Reader,
     receipts: &'a Receipts,
+    contents: &'a Cache<EventSid, Arc<Value>>,
     viewer: &'a Viewer,
     room: &'a Arc<Room>,
+    /// The user's member event.
+    own_event: EventSid,
     basis: Basis,
 }
 
 impl Count<'_> {
     /// Judges only what is newer than a memo; `None` when that is not enough.
     async fn go_on(&self, memo: &Memo) -> Result<Option<Memo>, RoomError> {
-        let from = memo.upto.map_or(Bound::Unbounded, Bound::Excluded);
-        let new = self
-            .reader
-            .timeline(
-                self.room.sid,
-                from,
-                Bound::Unbounded,
-                Direction::Forward,
-                JUDGED,
-            )
-            .await?;
+        let new = self.newer(memo).await?;
         let simple = |event: &Arc<Event>| {
             event.pdu.sender != self.viewer.user
                 && event.pdu.kind != TimelineEventType::RoomRedaction
@@ -168,12 +191,34 @@ impl Count<'_> {
         unread.main.notify = unread.main.notify.min(limit);
         unread.main.highlight = unread.main.highlight.min(limit);
         let upto = new.last().map(|event| event.order).or(memo.upto);
-        let basis = self.basis.clone();
         Ok(Some(Memo {
-            basis,
+            basis: self.basis.clone(),
+            at: memo.at.max(self.reader.watermark()),
             upto,
             unread,
         }))
+    }
+
+    /// The events of the timeline that a memo does not know, oldest first: from what is kept of the room, or read.
+    async fn newer(&self, memo: &Memo) -> Result<Vec<Arc<Event>>, RoomError> {
+        let (reader, room) = (self.reader, self.room.sid);
+        let upto = reader.watermark();
+        if memo.at >= upto {
+            return Ok(Vec::new());
+        }
+        if let Some(recent) = reader.recent_at(room, upto)
+            && let Some(mut rows) = recent.log(memo.at, upto, Direction::Forward, JUDGED)
+        {
+            // What is new to this server may stand further back in the room.
+            rows.retain(|(_, row)| memo.upto.is_none_or(|upto| row.order > upto));
+            rows.sort_by_key(|(_, row)| row.order);
+            let sids: Vec<EventSid> = rows.into_iter().map(|(_, row)| row.event).collect();
+            return Ok(reader.events(&sids).await?.into_iter().flatten().collect());
+        }
+        let from = memo.upto.map_or(Bound::Unbounded, Bound::Excluded);
+        reader
+            .timeline(room, from, Bound::Unbounded, Direction::Forward, JUDGED)
+            .await
     }
 
     /// Judges all events after the receipt.
@@ -223,21 +268,35 @@ impl Count<'_> {
                 }
             }
         }
-        let basis = self.basis.clone();
         Ok(Memo {
-            basis,
+            basis: self.basis.clone(),
+            at: reader.watermark(),
             upto,
             unread,
         })
     }
 
     fn judge(&self, event: &Event, context: &Context, counts: &mut Counts) {
-        if event.redacted_by.is_some() {
+        let hushed =
+            event.pdu.state_key.is_none() && self.basis.ignored.contains(&event.pdu.sender);
+        if hushed || event.redacted_by.is_some() {
             return;
         }
-        let outcome = push::evaluate(&self.basis.rules, &event.pdu, context);
+        let subject = Subject::read_before(&event.pdu, self.content(event));
+        let outcome = push::evaluate_subject(&self.basis.rules, &subject, context);
         counts.notify += u64::from(outcome.notify);
         counts.highlight += u64::from(outcome.notify && outcome.highlight);
+    }
+
+    fn content(&self, event: &Event) -> Arc<Value> {
+        if let Some(known) = self.contents.get(&event.sid) {
+            return known;
+        }
+        let content: Arc<Value> = Arc::new(event.pdu.content_as().unwrap_or_default());
+        if event.pdu.content().get().len() <= LONGEST_CONTENT {
+            self.contents.insert(event.sid, Arc::clone(&content));
+        }
+        content
     }
 
     /// How far the user has read the main timeline or a thread.
@@ -248,28 +307,29 @@ impl Count<'_> {
         match ruma::EventId::parse(root) {
             Ok(root) => {
                 let thread = ReceiptThread::Thread(root);
-                self.receipts
-                    .read_up_to(self.reader, self.room, self.viewer.sid, &thread)
-                    .await
+                let [order] = self
+                    .receipts
+                    .read_up_to(self.reader, self.room, self.viewer.sid, [&thread])
+                    .await?;
+                Ok(order)
             }
             Err(_) => Ok(None),
         }
     }
 
     async fn context(&self) -> Result<Context, RoomError> {
-        let (reader, room, user) = (self.reader, self.room, &self.viewer.user);
-        let kind = ruma::events::StateEventType::RoomMember;
-        let member = reader.state_event(room.sid, &kind, user.as_str()).await?;
-        let content: Option<serde_json::Map<String, serde_json::Value>> =
-            member.and_then(|event| event.pdu.content_as().ok());
-        let name =
-            content.and_then(|content| Some(content.get("displayname")?.as_str()?.to_owned()));
+        let (reader, user) = (self.reader, &self.viewer.user);
+        let own = reader.event_by_sid(self.own_event).await?;
+        let name = own
+            .as_ref()
+            .and_then(|event| event.pdu.member()?.display_name.clone());
+        let state = &reader.recent(self.room).await?.state;
         Ok(Context {
             user: user.clone(),
             display_name: name.unwrap_or_else(|| user.localpart().to_owned()),
-            members: reader.member_count(room.sid, Membership::Join).await?,
-            power: reader.power_levels(room).await.ok(),
-            room: room.id.clone(),
+            members: state.members,
+            power: state.power.clone(),
+            room: self.room.id.clone(),
         })
     }
 }
@@ -277,5 +337,5 @@ impl Count<'_> {
 /// The thread an event is in, by its root's id.
 fn thread_of(event: &Event) -> Option<String> {
     let relation = Relation::of(&event.pdu)?;
-    (relation.rel_type == "m.thread").then(|| relation.event_id.to_string())
+    (relation.rel_type == THREAD).then(|| relation.event_id.to_string())
 }

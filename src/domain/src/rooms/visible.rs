@@ -1,8 +1,7 @@
 //! Which events of a room a user may see: history visibility, judged at each event.
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-history-visibility>. Every read that serves events to a client
-//! goes through [`Viewer::visible`]; it reads the state once per run of events that share it, so a quiet page costs two
-//! look-ups.
+//! goes through [`Viewer::visible`]; it looks at the state once for each run of events that share it, in batches.
 
 use std::sync::Arc;
 
@@ -17,7 +16,7 @@ use serde::Deserialize;
 use vatra_store::Position;
 
 use super::{Event, Reader, Room, RoomError};
-use crate::schema::{MembershipRow, StateRoot, Status, UserSid};
+use crate::schema::{EventSid, MembershipRow, StateRoot, Status, UserSid};
 
 /// Someone who reads.
 #[derive(Debug, Clone)]
@@ -57,11 +56,6 @@ struct VisibilityContent {
     history_visibility: HistoryVisibility,
 }
 
-#[derive(Deserialize)]
-struct MemberContent {
-    membership: MembershipState,
-}
-
 impl Viewer {
     /// For each event, whether this viewer may see it. The events are of one room, in any order.
     pub async fn visible(
@@ -70,27 +64,29 @@ impl Viewer {
         room: &Room,
         events: &[Arc<Event>],
     ) -> Result<Vec<bool>, RoomError> {
-        let row = reader.membership(self.sid, room.sid).await?;
-        let mut known: Option<(StateRoot, Around)> = None;
+        let roots: Vec<StateRoot> = events.iter().map(|event| event.root_before).collect();
+        let around = self.around(reader, &roots).await?;
+        let mut now = Now::default();
         let mut answers = Vec::with_capacity(events.len());
-        for event in events {
+        for (event, around) in events.iter().zip(around) {
             if event.status != Status::Visible {
                 answers.push(false);
                 continue;
             }
-            let around = match known {
-                Some((root, around)) if root == event.root_before => around,
-                _ => {
-                    let around = self.around(reader, event.root_before).await?;
-                    known = Some((event.root_before, around));
-                    around
-                }
-            };
-            let mut visible = allows(around, row.as_ref(), event.position);
+            let mut visible = around.allows_anyway()
+                || allows(
+                    around,
+                    now.row(reader, self.sid, room).await?,
+                    event.position,
+                );
             if !visible && self.changes_the_rules(event) {
                 // These two are visible when the state on either side of them allows it.
-                let after = self.around(reader, reader.root_after(event).await?).await?;
-                visible = allows(after, row.as_ref(), event.position);
+                let root = reader.root_after(event).await?;
+                let after = self.around(reader, &[root]).await?;
+                let row = now.row(reader, self.sid, room).await?;
+                visible = after
+                    .into_iter()
+                    .any(|after| allows(after, row, event.position));
             }
             answers.push(visible);
         }
@@ -122,36 +118,83 @@ impl Viewer {
         }
     }
 
-    async fn around(&self, reader: &Reader, root: StateRoot) -> Result<Around, RoomError> {
+    /// What the rules need to know of each of some states.
+    async fn around(&self, reader: &Reader, roots: &[StateRoot]) -> Result<Vec<Around>, RoomError> {
         let visibility = reader
-            .state_at_key(root, &StateEventType::RoomHistoryVisibility, "")
+            .state_at_each(roots, &StateEventType::RoomHistoryVisibility, "")
             .await?;
-        let visibility =
-            visibility.and_then(|event| event.pdu.content_as::<VisibilityContent>().ok());
-        let member = reader
-            .state_at_key(root, &StateEventType::RoomMember, self.user.as_str())
+        let members = reader
+            .state_at_each(roots, &StateEventType::RoomMember, self.user.as_str())
             .await?;
-        let member = member.and_then(|event| event.pdu.content_as::<MemberContent>().ok());
-        Ok(Around {
-            visibility: match visibility.map(|content| content.history_visibility) {
-                Some(HistoryVisibility::WorldReadable) => Visibility::WorldReadable,
-                Some(HistoryVisibility::Invited) => Visibility::Invited,
-                Some(HistoryVisibility::Joined) => Visibility::Joined,
-                // Absent or unknown: the spec's default.
-                _ => Visibility::Shared,
-            },
-            membership: match member.map(|content| content.membership) {
+        let mut known: Option<(EventSid, Visibility)> = None;
+        let mut around = Vec::with_capacity(roots.len());
+        for (event, member) in visibility.iter().zip(&members) {
+            let visibility = match (event, known) {
+                (Some(event), Some((sid, visibility))) if sid == event.sid => visibility,
+                (Some(event), _) => {
+                    let read = visibility_of(event);
+                    known = Some((event.sid, read));
+                    read
+                }
+                // The spec's default.
+                (None, _) => Visibility::Shared,
+            };
+            let member = member.as_ref().and_then(|event| event.pdu.member());
+            let membership = match member.and_then(|member| member.membership.as_ref()) {
                 Some(MembershipState::Join) => Standing::Joined,
                 Some(MembershipState::Invite) => Standing::Invited,
                 _ => Standing::Other,
-            },
-        })
+            };
+            around.push(Around {
+                visibility,
+                membership,
+            });
+        }
+        Ok(around)
+    }
+}
+
+fn visibility_of(event: &Event) -> Visibility {
+    let content: Option<VisibilityContent> = event.pdu.content_as().ok();
+    match content.map(|content| content.history_visibility) {
+        Some(HistoryVisibility::WorldReadable) => Visibility::WorldReadable,
+        Some(HistoryVisibility::Invited) => Visibility::Invited,
+        Some(HistoryVisibility::Joined) => Visibility::Joined,
+        // Unknown: the spec's default.
+        _ => Visibility::Shared,
+    }
+}
+
+impl Around {
+    /// Whether an event is visible whatever the viewer has to do with the room now.
+    fn allows_anyway(self) -> bool {
+        self.visibility == Visibility::WorldReadable || self.membership == Standing::Joined
+    }
+}
+
+/// What the viewer has to do with the room now, read when it is first asked for: most pages never ask.
+#[derive(Default)]
+struct Now {
+    read: Option<Option<MembershipRow>>,
+}
+
+impl Now {
+    async fn row(
+        &mut self,
+        reader: &Reader,
+        user: UserSid,
+        room: &Room,
+    ) -> Result<Option<&MembershipRow>, RoomError> {
+        if self.read.is_none() {
+            self.read = Some(reader.membership(user, room.sid).await?);
+        }
+        Ok(self.read.as_ref().and_then(Option::as_ref))
     }
 }
 
 /// The rules, in the spec's order. `row` is what the viewer has to do with the room now.
 fn allows(around: Around, row: Option<&MembershipRow>, at: Position) -> bool {
-    if around.visibility == Visibility::WorldReadable || around.membership == Standing::Joined {
+    if around.allows_anyway() {
         return true;
     }
     let joined_after = row.is_some_and(|row| row.joined_until > at);
@@ -165,7 +208,7 @@ fn allows(around: Around, row: Option<&MembershipRow>, at: Position) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::schema::{EventSid, Membership};
+    use crate::schema::Membership;
 
     #[test]
     fn the_rules_of_the_spec() {

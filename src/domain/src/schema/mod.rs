@@ -2,27 +2,40 @@
 //!
 //! A map is a keyspace, a number that is the first byte of its keys, and the types of key and value.
 //! Its doc comment says what a row is, who writes it (the *owner*) and about how large it is. Numbers are
-//! never reused: 1..=63 rooms, 64..=95 users, 96..=111 media, 112..=127 followers.
+//! never reused: 1..=63 rooms and servers, 64..=95 users, 96..=109 media, 110..=111 servers, 112..=127 followers.
 //!
 //! To add a map: declare it here, put its row type in the owner's file beside this page, and if old stores
 //! need rows for it, add a migration to [`migrations`].
 
 use vatra_store::{Keyspace, Map, Migration, Position};
 
+mod e2ee;
+mod followers;
 mod ids;
 mod media;
+mod migrations;
+mod remote;
 mod rooms;
 mod users;
 
 pub use self::{
+    e2ee::{
+        BackupKeyRow, BackupRow, DehydratedRow, FallbackKeyRow, KeyStateRow, KeyUsage, SignedRow,
+        UserSignatureRow,
+    },
+    followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
+    remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
-        AliasRow, DeltaRow, EventHead, EventRow, HeadRow, LogRow, Membership, MembershipRow,
-        NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange, StateRoot, Status,
-        TxnRow,
+        AliasRow, DeltaRow, EventHead, EventRow, EventTail, GapRow, HeadRow, LogRow, Membership,
+        MembershipRow, NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange,
+        StateRoot, Status, TxnRow,
     },
-    users::{AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, TokenRow},
+    users::{
+        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, ReportRow,
+        Reported, TokenRow,
+    },
 };
 
 /// What the topics of the store's wake-ups are about.
@@ -41,6 +54,100 @@ pub mod topic {
     /// The kind of [`presence`].
     pub const PRESENCE: u8 = 4;
 
+    /// The kind of [`elsewhere`].
+    pub const ELSEWHERE: u8 = 5;
+
+    /// Something waits in [`super::EDU_OUTBOX`].
+    pub fn elsewhere() -> Topic {
+        Topic {
+            kind: ELSEWHERE,
+            id: 0,
+        }
+    }
+
+    /// The kind of [`device_list`] and [`any_device_list`].
+    pub const DEVICE_LIST: u8 = 16;
+    /// The kind of [`members`].
+    pub const MEMBERS: u8 = 17;
+
+    /// The kind of [`devices`].
+    pub const DEVICES: u8 = 18;
+
+    /// Something of the user's devices changed that only they see: messages to them, what is left of their keys, whom the user has signed.
+    pub fn devices(user: UserSid) -> Topic {
+        Topic {
+            kind: DEVICES,
+            id: user.0,
+        }
+    }
+
+    /// A user's devices or cross-signing keys changed: those who share a room with the user may see it in /sync.
+    pub fn device_list(user: UserSid) -> Topic {
+        Topic {
+            kind: DEVICE_LIST,
+            id: user.0,
+        }
+    }
+
+    /// Somebody's devices or cross-signing keys changed.
+    pub fn any_device_list() -> Topic {
+        Topic {
+            kind: DEVICE_LIST,
+            id: 0,
+        }
+    }
+
+    /// A membership of the room changed.
+    pub fn members(room: RoomSid) -> Topic {
+        Topic {
+            kind: MEMBERS,
+            id: room.0,
+        }
+    }
+
+    // The kinds below wake nobody: they narrow down what changed, so that a reader who was woken knows what it need not read.
+
+    /// The kind of [`state`].
+    pub const STATE: u8 = 33;
+    /// The kind of [`relations`].
+    pub const RELATIONS: u8 = 34;
+    /// The kind of [`receipts`].
+    pub const RECEIPTS: u8 = 35;
+    /// The kind of [`own_receipts`].
+    pub const OWN_RECEIPTS: u8 = 36;
+
+    /// The room's current state changed.
+    pub fn state(room: RoomSid) -> Topic {
+        Topic {
+            kind: STATE,
+            id: room.0,
+        }
+    }
+
+    /// An event of the room got something that relates to it.
+    pub fn relations(room: RoomSid) -> Topic {
+        Topic {
+            kind: RELATIONS,
+            id: room.0,
+        }
+    }
+
+    /// Someone has read on in the room.
+    pub fn receipts(room: RoomSid) -> Topic {
+        Topic {
+            kind: RECEIPTS,
+            id: room.0,
+        }
+    }
+
+    /// The user has read on in some room.
+    pub fn own_receipts(user: UserSid) -> Topic {
+        Topic {
+            kind: OWN_RECEIPTS,
+            id: user.0,
+        }
+    }
+
     /// Someone in the room came or went. Wakes like [`room`], but nothing of the room itself changed.
     pub fn presence(room: RoomSid) -> Topic {
         Topic {
@@ -57,7 +164,7 @@ pub mod topic {
         }
     }
 
-    /// Something of the user's own changed: account data, to-device messages, devices.
+    /// Something of the user's own changed: account data, devices.
     pub fn user(user: UserSid) -> Topic {
         Topic {
             kind: USER,
@@ -76,7 +183,7 @@ pub mod topic {
 
 /// The migrations that bring an older store up to this schema, in order.
 pub fn migrations() -> &'static [Migration] {
-    &[]
+    migrations::ALL
 }
 
 // ---------------------------------------------------------------- ids (owner: ids)
@@ -150,6 +257,23 @@ pub const ALIASES: Map<String, AliasRow> = Map::new(Keyspace::Index, 27, "aliase
 pub const ROOM_ALIASES: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 28, "room_aliases");
 /// Rooms that the directory lists. 10 bytes a row.
 pub const PUBLIC_ROOMS: Map<RoomSid, ()> = Map::new(Keyspace::Index, 29, "public_rooms");
+/// Events that something relates to, or did before it was redacted, by their ids: a page of events asks here once which of
+/// its relations are worth reading. 60 bytes a row.
+pub const RELATED: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 32, "related");
+/// Gaps of the room order: before the event that stands there, events are missing. 100 bytes a row.
+pub const GAPS: Map<(RoomSid, RoomOrder), GapRow> = Map::new(Keyspace::Index, 37, "gaps");
+/// The missing events of gaps, by their ids, and before which place they belong. 80 bytes a row.
+pub const MISSING: Map<(RoomSid, String), RoomOrder> = Map::new(Keyspace::Index, 38, "missing");
+/// How many users of another server are joined to a room; under the empty name, of all other servers. 50 bytes a row.
+pub const JOINED_SERVERS: Map<(RoomSid, String), i64> =
+    Map::new(Keyspace::Index, 40, "joined_servers");
+
+/// Replies in threads, in room order: the id of the thread's root. 80 bytes a row.
+pub const THREAD_REPLIES: Map<(RoomSid, RoomOrder), String> =
+    Map::new(Keyspace::Stream, 56, "thread_replies");
+/// When visible events were sent, in milliseconds, as their servers say. 40 bytes a row.
+pub const EVENT_TIMES: Map<(RoomSid, u64, RoomOrder), EventSid> =
+    Map::new(Keyspace::Stream, 57, "event_times");
 
 // ---------------------------------------------------------------- users (owner: users)
 
@@ -177,6 +301,53 @@ pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> =
 pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
+
+// ---------------------------------------------------------------- end-to-end encryption (owner: e2ee)
+
+/// A device's identity keys. 600 bytes a row.
+pub const DEVICE_KEYS: Map<(UserSid, String), SignedRow> =
+    Map::new(Keyspace::Index, 76, "device_keys");
+/// One-time keys that were not handed out, in the order they came. 300 bytes a row, some 50 a device.
+pub const ONE_TIME_KEYS: Map<OneTimeKeyKey, String> =
+    Map::new(Keyspace::Index, 77, "one_time_keys");
+/// (user, device, algorithm, when it was uploaded, key id).
+pub type OneTimeKeyKey = (UserSid, String, String, Position, String);
+/// Hashes of one-time keys that were handed out, so that an upload which is repeated brings none of them back. 60 bytes a
+/// row, some hundred a device.
+pub const CLAIMED_KEYS: Map<(UserSid, String, Position, [u8; 32]), ()> =
+    Map::new(Keyspace::Index, 78, "claimed_keys");
+/// What a device has left of one-time and fallback keys. The row that every upload and claim asserts. 80 bytes a row.
+pub const KEY_STATES: Map<(UserSid, String), KeyStateRow> =
+    Map::new(Keyspace::Index, 79, "key_states");
+/// A device's fallback key of an algorithm. 350 bytes a row.
+pub const FALLBACK_KEYS: Map<(UserSid, String, String), FallbackKeyRow> =
+    Map::new(Keyspace::Index, 80, "fallback_keys");
+/// A user's cross-signing keys. 400 bytes a row, at most three a user.
+pub const CROSS_SIGNING_KEYS: Map<(UserSid, KeyUsage), SignedRow> =
+    Map::new(Keyspace::Index, 81, "cross_signing_keys");
+/// Whose master keys a user has signed: (signer, signed user, the master key). Only the signer sees it. 200 bytes a row.
+pub const USER_SIGNATURES: Map<(UserSid, UserSid, String), UserSignatureRow> =
+    Map::new(Keyspace::Index, 82, "user_signatures");
+/// When a user signed whose master key. 30 bytes a row.
+pub const USER_SIGNATURE_LOG: Map<(UserSid, Position, UserSid), ()> =
+    Map::new(Keyspace::Stream, 83, "user_signature_log");
+/// When a user's devices or cross-signing keys last changed. 20 bytes a row.
+pub const DEVICE_LISTS: Map<UserSid, Position> = Map::new(Keyspace::Index, 84, "device_lists");
+/// Whose devices or cross-signing keys changed when; one row a user, the newest. 20 bytes a row.
+pub const DEVICE_LIST_LOG: Map<(Position, UserSid), ()> =
+    Map::new(Keyspace::Stream, 85, "device_list_log");
+/// Messages that wait for a device: the event, as JSON. 1 kB a row (at most 66 kB).
+pub const INBOX: Map<(UserSid, String, Position), String> = Map::new(Keyspace::Stream, 86, "inbox");
+/// The versions of a user's key backup. 300 bytes a row.
+pub const BACKUPS: Map<(UserSid, u64), BackupRow> = Map::new(Keyspace::Index, 87, "backups");
+/// The keys of a backup: (user, version, room id, session id). 600 bytes a row, thousands a user.
+pub const BACKUP_KEYS: Map<(UserSid, u64, String, String), BackupKeyRow> =
+    Map::new(Keyspace::Bulk, 88, "backup_keys");
+/// A user's dehydrated device. 5 kB a row.
+pub const DEHYDRATED: Map<UserSid, DehydratedRow> = Map::new(Keyspace::Index, 89, "dehydrated");
+/// What a user reported: (user, number of the report). At most 17 kB a row, a thousand a user.
+pub const REPORTS: Map<(UserSid, u64), ReportRow> = Map::new(Keyspace::Index, 92, "reports");
+
 // ---------------------------------------------------------------- media (owner: media)
 
 /// What a media id stands for: (server name, media id). 250 bytes a row.
@@ -190,3 +361,48 @@ pub const THUMBNAILS: Map<ThumbnailKey, ThumbnailRow> = Map::new(Keyspace::Index
 /// Media ids that wait for their content: (user, expiry, media id). 90 bytes a row, ten a user at most.
 pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
     Map::new(Keyspace::Index, 100, "pending_media");
+
+// ---------------------------------------------------------------- other servers (owner: remote)
+
+/// What a server has last published of its keys, by its name. 600 bytes a row.
+pub const KEY_DOCUMENTS: Map<String, KeyDocumentRow> =
+    Map::new(Keyspace::Index, 34, "key_documents");
+/// OpenID tokens: (expiry in milliseconds since the Unix epoch, SHA-256 of the token). 45 bytes a row, kept an hour.
+pub const OPENID_TOKENS: Map<(u64, [u8; 32]), UserSid> =
+    Map::new(Keyspace::Index, 35, "openid_tokens");
+/// Transactions that were taken from other servers, and their answers: (day, server, transaction id). 120 bytes a row and 60 an
+/// event, kept two days.
+pub const IN_TRANSACTIONS: Map<(u64, String, String), InTransactionRow> =
+    Map::new(Keyspace::Index, 36, "in_transactions");
+/// Servers that do not answer, by name. 120 bytes a row.
+pub const BACKOFFS: Map<String, BackoffRow> = Map::new(Keyspace::Index, 110, "backoffs");
+/// Signing keys: (server name, key id). Of this server too, so that a key it no longer uses still verifies. 100 bytes a row.
+pub const SERVER_KEYS: Map<(String, String), ServerKeyRow> =
+    Map::new(Keyspace::Index, 111, "server_keys");
+
+// ---------------------------------------------------------------- followers (owner: followers)
+
+/// How far each follower is, by its name. 20 bytes a row.
+pub const FOLLOWERS: Map<String, FollowerRow> = Map::new(Keyspace::Index, 112, "followers");
+/// Items that a follower could not deal with, and why: (follower, position). 200 bytes a row.
+pub const SET_ASIDE: Map<(String, Position), String> = Map::new(Keyspace::Index, 113, "set_aside");
+/// The other servers of a room, as of the federation sender's cursor. 60 bytes a row.
+pub const ROOM_SERVERS: Map<(RoomSid, String), RoomServerRow> =
+    Map::new(Keyspace::Index, 114, "room_servers");
+/// The rooms of another server: those it is in, and those it left with something still to be told. 40 bytes a row.
+pub const SERVER_ROOMS: Map<(String, RoomSid), ()> = Map::new(Keyspace::Index, 115, "server_rooms");
+/// What other servers are to be told of a room: events of local users, and relayed ones. 35 bytes a row.
+pub const OUTBOX: Map<(RoomSid, Position), EventSid> = Map::new(Keyspace::Stream, 116, "outbox");
+/// Servers that are sent to. 60 bytes a row.
+pub const DESTINATIONS: Map<String, DestinationRow> =
+    Map::new(Keyspace::Index, 117, "destinations");
+/// The transaction that a server has not taken yet. At most 80 kB a row, one a server.
+pub const OUT_TRANSACTIONS: Map<String, OutTransactionRow> =
+    Map::new(Keyspace::Index, 118, "out_transactions");
+/// Events of other servers' users that this server tells the room's other servers of: those it let in itself (`send_join` and its
+/// like). Written in the batch that makes the event visible, read by the federation sender. 10 bytes a row.
+pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed");
+/// Units that must reach other servers (to-device messages, device lists), as JSON of an EDU: (server, position, a number within the
+/// batch). Whoever writes some wakes [`topic::elsewhere`]; the federation sender moves them into transactions. 1 kB a row, 60 kB at most.
+pub const EDU_OUTBOX: Map<(String, Position, u64), String> =
+    Map::new(Keyspace::Stream, 120, "edu_outbox");

@@ -81,31 +81,88 @@ pub struct EventHead {
     pub redacted_by: Option<EventSid>,
     /// The local device and transaction that made it: (user, device, transaction id).
     pub transaction: Option<(UserSid, String, String)>,
+    /// What only some events have.
+    #[serde(skip)]
+    pub tail: EventTail,
 }
+
+/// What a row says behind its head, if there is anything to say: older rows have none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct EventTail {
+    /// The state after it. Of state events, and of all events whose place in the room was worked out; `None` is not known or
+    /// (for what is no state event) the same as before it.
+    pub root_after: Option<StateRoot>,
+    /// When it came, events before it were missing.
+    pub gapped: bool,
+}
+
+impl EventTail {
+    const AFTER: u8 = 1;
+    const NODE: u8 = 2;
+    const GAPPED: u8 = 4;
+
+    fn write(self, out: &mut Vec<u8>) {
+        let mut flags = if self.gapped { Self::GAPPED } else { 0 };
+        if let Some(root) = self.root_after {
+            flags |= Self::AFTER | root.map_or(0, |_| Self::NODE);
+        }
+        out.push(flags);
+        if let Some(Some(NodeId(node))) = self.root_after {
+            out.extend_from_slice(&node.to_le_bytes());
+        }
+    }
+
+    /// The tail and its length.
+    fn read(bytes: &[u8]) -> Option<(Self, usize)> {
+        let (flags, rest) = bytes.split_first()?;
+        let mut tail = Self {
+            root_after: (flags & Self::AFTER != 0).then_some(None),
+            gapped: flags & Self::GAPPED != 0,
+        };
+        if flags & Self::NODE == 0 {
+            return Some((tail, 1));
+        }
+        let node = u64::from_le_bytes(*rest.first_chunk::<8>()?);
+        tail.root_after = Some(Some(NodeId(node)));
+        Some((tail, 9))
+    }
+}
+
+/// Set in the length of a row's head when a tail follows it.
+const HAS_TAIL: u32 = 1 << 31;
 
 impl Value for EventRow {
     fn to_bytes(&self) -> Vec<u8> {
         let head = postcard_bytes(&self.head);
-        let mut out = Vec::with_capacity(4 + head.len() + self.pdu.len());
-        out.extend_from_slice(&u32::try_from(head.len()).unwrap_or(u32::MAX).to_le_bytes());
+        let mut out = Vec::with_capacity(13 + head.len() + self.pdu.len());
+        let length = u32::try_from(head.len()).unwrap_or(u32::MAX);
+        let tail = self.head.tail != EventTail::default();
+        let marked = if tail { length | HAS_TAIL } else { length };
+        out.extend_from_slice(&marked.to_le_bytes());
         out.extend_from_slice(&head);
+        if tail {
+            self.head.tail.write(&mut out);
+        }
         out.extend_from_slice(&self.pdu);
         out
     }
 
     fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
-        let (length, rest) = bytes
-            .split_first_chunk::<4>()
-            .ok_or_else(|| DecodeError::new("event row"))?;
-        let length = usize::try_from(u32::from_le_bytes(*length))
-            .map_err(|_| DecodeError::new("event row"))?;
-        let head = rest
-            .get(..length)
-            .ok_or_else(|| DecodeError::new("event row"))?;
-        let head = EventHead::from_bytes(Bytes::copy_from_slice(head))?;
+        let damaged = || DecodeError::new("event row");
+        let (marked, rest) = bytes.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let marked = u32::from_le_bytes(*marked);
+        let length = usize::try_from(marked & !HAS_TAIL).map_err(|_| damaged())?;
+        let (head, rest) = rest.split_at_checked(length).ok_or_else(damaged)?;
+        let mut head = EventHead::from_bytes(Bytes::copy_from_slice(head))?;
+        let mut start = 4 + length;
+        if marked & HAS_TAIL != 0 {
+            let (tail, length) = EventTail::read(rest).ok_or_else(damaged)?;
+            head.tail = tail;
+            start += length;
+        }
         Ok(EventRow {
             head,
-            pdu: bytes.slice(4 + length..),
+            pdu: bytes.slice(start..),
         })
     }
 }
@@ -148,7 +205,8 @@ pub struct StateChange {
     pub new: Option<EventSid>,
 }
 
-/// A change of a room's current state.
+/// A change of a room's current state. Very many changes are not listed: then there is none here, and the difference to
+/// the root before tells.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeltaRow {
     /// The state after it.
@@ -297,3 +355,51 @@ pub struct AliasRow {
     pub creator: String,
 }
 impl_value!(AliasRow);
+
+/// Events that are missing before one that is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapRow {
+    /// The event that has none before it.
+    pub event: EventSid,
+    /// The ids of those it follows that are not there.
+    pub missing: Vec<String>,
+}
+impl_value!(GapRow);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_event_row_is_read_as_it_was_written_with_and_without_a_tail() {
+        let head = EventHead {
+            room: RoomSid(1),
+            version: "12".to_owned(),
+            event_id: "$e".to_owned(),
+            status: Status::Visible,
+            position: Position(3),
+            order: RoomOrder(4),
+            root_before: None,
+            replaces: None,
+            redacted_by: None,
+            transaction: None,
+            tail: EventTail::default(),
+        };
+        let pdu = Bytes::from_static(b"{}");
+        for root_after in [None, Some(None), Some(Some(NodeId(u64::MAX)))] {
+            for gapped in [false, true] {
+                let mut row = EventRow {
+                    head: head.clone(),
+                    pdu: pdu.clone(),
+                };
+                row.head.tail = EventTail { root_after, gapped };
+                let bytes = Bytes::from(row.to_bytes());
+                assert_eq!(EventRow::from_bytes(bytes.clone()).unwrap(), row);
+                for cut in 0..bytes.len() - pdu.len() {
+                    assert!(EventRow::from_bytes(bytes.slice(..cut)).is_err());
+                }
+            }
+        }
+    }
+}

@@ -19,6 +19,34 @@ pub struct AccountRow {
 }
 impl_value!(AccountRow);
 
+/// What is reported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reported {
+    /// An event of a room, by their ids.
+    Event {
+        /// The room.
+        room: String,
+        /// The event.
+        event: String,
+    },
+    /// A room, by its id.
+    Room(String),
+    /// A user, by their id.
+    User(String),
+}
+
+/// A report to the server's admins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportRow {
+    /// Of what.
+    pub about: Reported,
+    /// Why; empty if that was not said.
+    pub reason: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub ts: u64,
+}
+impl_value!(ReportRow);
+
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceRow {

@@ -21,15 +21,18 @@ use std::{sync::Arc, time::Duration};
 
 use quick_cache::sync::Cache;
 use tokio_util::sync::CancellationToken;
-use vatra_store::{Position, Store};
+use vatra_store::{Position, Store, StoreError};
 
 pub use self::{
     request::{StateField, SyncRequest},
-    response::SyncResponse,
+    response::{DeviceLists, SyncResponse},
     sections::Providers,
     wait::{Subscription, Waiters},
 };
-use self::{sections::Span, token::SyncToken};
+use self::{
+    sections::{MESSAGES, Span},
+    token::SyncToken,
+};
 use crate::{
     rooms::{Reader, RoomError, Rooms, visible::Viewer},
     schema::{MembershipRow, RoomSid, UserSid, topic},
@@ -48,6 +51,9 @@ pub enum SyncError {
     /// Something about the user.
     #[error(transparent)]
     Users(#[from] UsersError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// A user's rooms as of a position.
@@ -92,6 +98,39 @@ impl Syncs {
         }
     }
 
+    /// A device asks with a token of this server: what it was sent up to there it has, and is not kept any longer. Called
+    /// before [`Syncs::sync`], which writes nothing.
+    pub async fn acknowledge(&self, viewer: &Viewer, since: SyncToken) -> Result<(), SyncError> {
+        let inner = &self.inner;
+        if let Some(device) = &viewer.device
+            && inner.is_ours(since, inner.store.watermark())
+        {
+            let e2ee = &inner.providers.e2ee;
+            e2ee.acknowledge(viewer.sid, device.as_str(), since.to_device)
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Whose keys changed since a token, and who shares no room any more. A token that says nothing about this store makes
+    /// everyone changed who shares one.
+    pub async fn key_changes(
+        &self,
+        viewer: &Viewer,
+        from: SyncToken,
+    ) -> Result<DeviceLists, SyncError> {
+        let inner = &self.inner;
+        let reader = inner.rooms.reader();
+        let providers = &inner.providers;
+        if !inner.is_ours(from, reader.watermark()) {
+            return providers.all_device_lists(&reader, viewer).await;
+        }
+        let memberships = inner.rooms_of(&reader, viewer.sid).await?;
+        providers
+            .device_lists(&reader, viewer, from.position, &memberships.rooms)
+            .await
+    }
+
     /// One /sync: what is new since the token, waiting for it if nothing is.
     pub async fn sync(
         &self,
@@ -125,7 +164,9 @@ impl Syncs {
 impl Inner {
     /// A token of another epoch, or of a position that this store has not reached, says nothing about this store.
     fn is_ours(&self, token: SyncToken, watermark: Position) -> bool {
-        token.epoch == self.store.epoch() && token.position <= watermark
+        token.epoch == self.store.epoch()
+            && token.position <= watermark
+            && token.to_device <= token.position
     }
 
     async fn answer(
@@ -152,9 +193,23 @@ impl Inner {
         let account_data = providers
             .account_data(reader, viewer, request, span)
             .await?;
+        let after = since.map(|token| token.to_device);
+        let to_device = providers
+            .to_device(reader, viewer, after, upto, MESSAGES)
+            .await?;
+        let device_lists = match span.since {
+            Some(since) => {
+                providers
+                    .device_lists(reader, viewer, since, &memberships.rooms)
+                    .await?
+            }
+            None => DeviceLists::default(),
+        };
+        let counts = providers.key_counts(reader, viewer, span.since).await?;
         let next_batch = SyncToken {
             epoch: self.store.epoch(),
             position: upto,
+            to_device: to_device.upto,
         }
         .to_string();
         Ok(SyncResponse {
@@ -162,6 +217,11 @@ impl Inner {
             rooms,
             presence,
             account_data,
+            to_device: to_device.messages,
+            device_lists,
+            device_one_time_keys_count: counts.one_time,
+            device_unused_fallback_key_types: counts.unused_fallback,
+            keys_changed: counts.changed,
         })
     }
 

@@ -24,12 +24,49 @@ pub struct SyncResponse {
     /// The user's global account data.
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub account_data: Events,
+    /// Messages to the device.
+    #[serde(skip_serializing_if = "Events::is_empty")]
+    pub to_device: Events,
+    /// Whose keys changed.
+    #[serde(skip_serializing_if = "DeviceLists::is_empty")]
+    pub device_lists: DeviceLists,
+    /// How many one-time keys the device has left, by algorithm.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub device_one_time_keys_count: BTreeMap<String, u64>,
+    /// Algorithms whose fallback key was not handed out.
+    pub device_unused_fallback_key_types: Vec<String>,
+    /// The two before this say something new.
+    #[serde(skip)]
+    pub keys_changed: bool,
 }
 
 impl SyncResponse {
     /// Whether there is nothing in it but the token.
     pub fn is_empty(&self) -> bool {
-        self.rooms.is_empty() && self.presence.is_empty() && self.account_data.is_empty()
+        self.rooms.is_empty()
+            && self.presence.is_empty()
+            && self.account_data.is_empty()
+            && self.to_device.is_empty()
+            && self.device_lists.is_empty()
+            && !self.keys_changed
+    }
+}
+
+/// Users by what became of their keys.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct DeviceLists {
+    /// Their devices or cross-signing keys changed, or they share a room now.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changed: Vec<OwnedUserId>,
+    /// They share no room any more.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<OwnedUserId>,
+}
+
+impl DeviceLists {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.left.is_empty()
     }
 }
 

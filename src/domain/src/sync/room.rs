@@ -17,6 +17,7 @@ use crate::{
     event::filter,
     rooms::{Event, Reader, Room, RoomError, visible::Viewer},
     schema::{EventSid, RoomOrder, StateRoot},
+    users::Ignored,
 };
 
 /// How many events a window has when the client does not say.
@@ -32,6 +33,8 @@ pub(super) struct Ask<'a> {
     pub(super) viewer: &'a Viewer,
     pub(super) timeline: &'a RoomEventFilter,
     pub(super) state: &'a RoomEventFilter,
+    /// Whose messages are left out.
+    pub(super) ignored: &'a Ignored,
     /// The state at the end of the window instead of at its start.
     pub(super) state_after: bool,
 }
@@ -120,7 +123,13 @@ impl Ask<'_> {
                 .collect();
             let visible = self.viewer.visible(self.reader, room, &events).await?;
             for (event, visible) in events.into_iter().zip(visible) {
-                if !visible || !filter::room_event_matches(self.timeline, &room.id, &event.pdu) {
+                // What they make of the room's state is not hidden.
+                let hushed =
+                    event.pdu.state_key.is_none() && self.ignored.contains(&event.pdu.sender);
+                if !visible
+                    || hushed
+                    || !filter::room_event_matches(self.timeline, &room.id, &event.pdu)
+                {
                     continue;
                 }
                 if newest_first.len() == limit {

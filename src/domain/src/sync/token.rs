@@ -1,9 +1,10 @@
 //! Tokens: what clients hand back to say how far they have read.
 //!
 //! - A [`SyncToken`] `s<epoch>_<position>` is a position of the log: /sync's `since` and `next_batch`. It stays valid across
-//!   restarts. The epoch changes when a backup is restored; a token of another epoch or of the future is *foreign*, and
+//!   restarts. When more messages to the device wait than one answer takes, a third number tells how far those were read. The epoch changes when a backup is restored; a token of another epoch or of the future is *foreign*, and
 //!   /sync answers it with a fresh sync, never with silence.
-//! - An [`OrderToken`] `t<order>` is a place in a room's order, between two events: /messages and `prev_batch`.
+//! - An [`OrderToken`] `t<order>` is a place in a room's order, between two events: /messages.
+//! - A [`BatchToken`] is such a place and the moment it was given: `prev_batch`.
 
 use std::{fmt, str::FromStr};
 
@@ -21,13 +22,19 @@ pub struct BadToken;
 pub struct SyncToken {
     /// The store's epoch.
     pub epoch: u64,
-    /// Everything up to and including this position has been seen.
+    /// Everything up to and including this position has been seen, but for messages to the device.
     pub position: Position,
+    /// The messages to the device that have been seen: those up to here.
+    pub to_device: Position,
 }
 
 impl fmt::Display for SyncToken {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "s{}_{}", self.epoch, self.position.0)
+        write!(formatter, "s{}_{}", self.epoch, self.position.0)?;
+        if self.to_device != self.position {
+            write!(formatter, "_{}", self.to_device.0)?;
+        }
+        Ok(())
     }
 }
 
@@ -39,9 +46,11 @@ impl FromStr for SyncToken {
             .strip_prefix('s')
             .and_then(|rest| rest.split_once('_'))
             .ok_or(BadToken)?;
+        let (position, to_device) = position.split_once('_').unwrap_or((position, position));
         Ok(Self {
             epoch: number(epoch)?,
             position: Position(number(position)?),
+            to_device: Position(number(to_device)?),
         })
     }
 }
@@ -72,9 +81,39 @@ impl FromStr for OrderToken {
     type Err = BadToken;
 
     fn from_str(text: &str) -> Result<Self, BadToken> {
-        Ok(Self(RoomOrder(number(
-            text.strip_prefix('t').ok_or(BadToken)?,
-        )?)))
+        if text.contains('_') {
+            return text.parse().map(|BatchToken { place, .. }| place);
+        }
+        let order = text.strip_prefix('t').ok_or(BadToken)?;
+        Ok(Self(RoomOrder(number(order)?)))
+    }
+}
+
+/// A place in a room's order as a /sync of some moment gave it: `t<order>_<position>`. Where a place is asked for it is an
+/// [`OrderToken`]; `/members?at=` asks for the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BatchToken {
+    /// The place.
+    pub place: OrderToken,
+    /// How far the /sync that gave it had read.
+    pub position: Position,
+}
+
+impl fmt::Display for BatchToken {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}_{}", self.place, self.position.0)
+    }
+}
+
+impl FromStr for BatchToken {
+    type Err = BadToken;
+
+    fn from_str(text: &str) -> Result<Self, BadToken> {
+        let (place, position) = text.split_once('_').ok_or(BadToken)?;
+        Ok(Self {
+            place: place.parse()?,
+            position: Position(number(position)?),
+        })
     }
 }
 
@@ -93,13 +132,23 @@ mod tests {
 
     #[test]
     fn a_token_is_read_as_it_was_written() {
-        let token = SyncToken {
-            epoch: 3,
-            position: Position(77),
-        };
-        assert_eq!(token.to_string().parse(), Ok(token));
+        for to_device in [77, 12] {
+            let token = SyncToken {
+                epoch: 3,
+                position: Position(77),
+                to_device: Position(to_device),
+            };
+            assert_eq!(token.to_string().parse(), Ok(token));
+        }
         let token = OrderToken::after(RoomOrder::FIRST);
         assert_eq!(token.to_string().parse(), Ok(token));
+        let batch = BatchToken {
+            place: token,
+            position: Position(77),
+        };
+        assert_eq!(batch.to_string().parse(), Ok(batch));
+        assert_eq!(batch.to_string().parse(), Ok(token));
+        assert_eq!(token.to_string().parse::<BatchToken>(), Err(BadToken));
     }
 
     #[test]
@@ -112,8 +161,13 @@ mod tests {
             "s_1",
             "s+1_2",
             "s1_2x",
+            "s1_2_",
+            "s1_2_3_4",
             "t",
             "t-1",
+            "t1_",
+            "t_1",
+            "t1_1_1",
             "77",
             "s1_99999999999999999999999",
         ] {

@@ -158,8 +158,11 @@ impl Inner {
                     self.refresh(user).await;
                     woken.insert(user);
                 }
-                topic::USER => {
+                topic::USER | topic::DEVICES => {
                     woken.insert(UserSid(topic.id));
+                }
+                topic::DEVICE_LIST if topic.id != 0 => {
+                    woken.extend(self.in_rooms_of(UserSid(topic.id)).await);
                 }
                 _ => {}
             }
@@ -169,6 +172,26 @@ impl Inner {
                 active.wake();
             }
         }
+    }
+
+    /// The active users who share a room with a user.
+    async fn in_rooms_of(&self, user: UserSid) -> HashSet<UserSid> {
+        let rooms = match self.rooms.reader().rooms_of(user).await {
+            Ok(rooms) => rooms,
+            Err(error) => {
+                error!(%error, "the rooms of a user whose keys changed could not be read");
+                return HashSet::new();
+            }
+        };
+        let mut found = HashSet::new();
+        for (room, row) in rooms {
+            if row.membership == Membership::Join
+                && let Some(users) = self.by_room.get(&room)
+            {
+                found.extend(users.iter().copied());
+            }
+        }
+        found
     }
 
     /// An active user's memberships have changed.

@@ -2,18 +2,36 @@
 //!
 //! Each write has a row in the user's log, so that /sync finds what changed after a position without reading the rest.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    sync::Arc,
+};
 
-use ruma::push::Ruleset;
+use ruma::{OwnedUserId, push::Ruleset};
 use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{
+    Value,
+    value::{RawValue, to_raw_value},
+};
 use vatra_store::{Batch, CommitError, Direction, Position, Range, View};
 
 use super::{Users, UsersError};
 use crate::schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic};
 
+/// Whom a user ignores. <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
+pub type Ignored = HashSet<OwnedUserId>;
+
+/// The type under which the list of ignored users is kept.
+const IGNORED: &str = "m.ignored_user_list";
+
 /// The type under which push rules are kept.
 pub const PUSH_RULES: &str = "m.push_rules";
+
+/// Types of account data that end with the id of the device they are for.
+const OF_DEVICE: [&str; 2] = [
+    "m.local_notification_settings.",
+    "org.matrix.msc3890.local_notification_settings.",
+];
 
 /// Account data as /sync shows it: its type, and the event.
 pub type DataEvent = (String, Box<RawValue>);
@@ -28,6 +46,11 @@ struct Event<'a> {
 #[derive(Serialize, Deserialize)]
 struct PushRules {
     global: Ruleset,
+}
+
+#[derive(Deserialize)]
+struct IgnoredList {
+    ignored_users: BTreeMap<String, Value>,
 }
 
 impl Users {
@@ -98,6 +121,24 @@ impl Users {
         Ok(())
     }
 
+    /// A device goes, and what its user set for it alone goes with it (MSC3890).
+    pub(super) async fn forget_settings_of(
+        &self,
+        view: &View,
+        batch: &mut Batch,
+        user: UserSid,
+        device: &str,
+    ) -> Result<(), UsersError> {
+        for kind in OF_DEVICE {
+            let key = (user, GLOBAL, format!("{kind}{device}"));
+            if let Some(row) = view.get(&schema::ACCOUNT_DATA, &key).await? {
+                batch.delete(&schema::ACCOUNT_DATA, &key);
+                batch.delete(&schema::ACCOUNT_DATA_LOG, &(user, row.position));
+            }
+        }
+        Ok(())
+    }
+
     /// Global account data that changed after `since`; all of it for a first sync.
     pub async fn account_data_since(
         &self,
@@ -120,7 +161,8 @@ impl Users {
         Ok(events)
     }
 
-    /// Account data of a room that changed after `since`; all of it for a first sync.
+    /// Account data of a room that changed after `since`; all of it for a first sync. Reads nothing if nothing of the user's has
+    /// changed since.
     pub async fn room_account_data_since(
         &self,
         view: &View,
@@ -138,6 +180,9 @@ impl Users {
                 .filter_map(|((_, _, kind), row)| read(kind, row))
                 .collect());
         };
+        if !self.inner.store.changed_since(topic::user(user), since) {
+            return Ok(Vec::new());
+        }
         let range = Range::prefix(&(user,)).after(&(user, since));
         let log = view
             .range(
@@ -194,6 +239,34 @@ impl Users {
             .push_rules
             .insert(user, (checked, Arc::clone(&rules)));
         Ok(rules)
+    }
+
+    /// Whom a user ignores, never themselves; shared: one copy in memory for as long as the list does not change.
+    pub async fn ignored(&self, user: UserSid) -> Result<Arc<Ignored>, UsersError> {
+        let store = &self.inner.store;
+        let known = self.inner.ignored.get(&user);
+        if let Some((checked, ignored)) = &known
+            && !store.changed_since(topic::user(user), *checked)
+        {
+            return Ok(Arc::clone(ignored));
+        }
+        let checked = store.watermark();
+        let list = self.account_data(user, GLOBAL, IGNORED).await?;
+        let list = list.and_then(|json| serde_json::from_str::<IgnoredList>(json.get()).ok());
+        let names = list.map(|list| list.ignored_users).unwrap_or_default();
+        let mut read: Ignored = names
+            .into_keys()
+            .filter_map(|name| OwnedUserId::try_from(name).ok())
+            .collect();
+        if let Some(own) = self.inner.ids.user_id(user).await? {
+            read.remove(&own);
+        }
+        let same = known.filter(|(_, ignored)| **ignored == read);
+        let ignored = same.map_or_else(|| Arc::new(read), |(_, ignored)| ignored);
+        self.inner
+            .ignored
+            .insert(user, (checked, Arc::clone(&ignored)));
+        Ok(ignored)
     }
 
     /// Changes the user's push rules as they stand. Of two changes at once none is lost. The inner error is `change`'s.

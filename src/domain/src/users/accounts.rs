@@ -5,7 +5,7 @@ use vatra_store::{Batch, CommitError, Range};
 
 use super::{Users, UsersError};
 use crate::{
-    random,
+    e2ee, random,
     schema::{self, AccountRow, UserSid},
 };
 
@@ -136,7 +136,7 @@ impl Users {
         Ok(())
     }
 
-    /// Ends an account: no password, no devices, no tokens, no profile, no account data. The name stays taken. Leaving the
+    /// Ends an account: no password, no devices, no tokens, no keys, no profile, no account data. The name stays taken. Leaving the
     /// user's rooms is the caller's flow.
     pub async fn deactivate(&self, user: UserSid) -> Result<(), UsersError> {
         self.change_account(user, |row| {
@@ -146,6 +146,7 @@ impl Users {
         .await?;
         self.logout_all(user, None).await?;
         let mut batch = Batch::new();
+        e2ee::forget_account(&self.inner.store.view(), &mut batch, user).await?;
         batch.delete_range(&schema::PROFILES, Range::prefix(&(user,)));
         batch.delete_range(&schema::ACCOUNT_DATA, Range::prefix(&(user,)));
         batch.delete_range(&schema::ACCOUNT_DATA_LOG, Range::prefix(&(user,)));

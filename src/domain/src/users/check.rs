@@ -1,11 +1,15 @@
-//! What `vatra check` asks of accounts: tokens and account data against the second rows that find them.
+//! What `vatra check` asks of accounts: names, tokens and account data against the second rows that find them.
 
+use ruma::UserId;
 use serde_json::value::RawValue;
 
 use super::Users;
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages, Problem},
-    schema::{ACCOUNT_DATA, ACCOUNT_DATA_LOG, DEVICE_TOKENS, TOKENS},
+    schema::{
+        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, TAKEN_NAMES, TOKENS, USER_IDS,
+        UserSid,
+    },
 };
 
 impl Users {
@@ -20,10 +24,45 @@ impl Users {
         mut report: impl FnMut(Problem) + Send,
     ) -> Result<u64, AuditError> {
         let mut audit = Audit::new(self.inner.store.clone(), repair, &mut report);
+        names(&mut audit).await?;
         tokens(&mut audit).await?;
         account_data(&mut audit).await?;
         Ok(audit.problems())
     }
+}
+
+/// An account's name is taken, and no other.
+async fn names(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let view = audit.view();
+    let mut rows = Pages::new(&ACCOUNTS, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let sids: Vec<UserSid> = page.iter().map(|(sid, _)| *sid).collect();
+        let ids = Audit::read_many(&view, &USER_IDS, &sids).await?;
+        let mut wanted = Vec::with_capacity(sids.len());
+        for (sid, id) in sids.into_iter().zip(ids) {
+            match id.map(UserId::parse) {
+                Some(Ok(id)) => wanted.push((id.localpart().to_owned(), sid)),
+                _ => audit.damaged(&USER_IDS, &sid, "has an account and no name"),
+            }
+        }
+        audit.rows_are(&view, &TAKEN_NAMES, wanted).await?;
+    }
+    let view = audit.view();
+    let mut rows = Pages::new(&TAKEN_NAMES, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let sids: Vec<UserSid> = page.iter().map(|(_, sid)| *sid).collect();
+        let accounts = Audit::read_many(&view, &ACCOUNTS, &sids).await?;
+        let ids = Audit::read_many(&view, &USER_IDS, &sids).await?;
+        for (((name, sid), account), id) in page.iter().zip(accounts).zip(ids) {
+            let named = id
+                .and_then(|id| UserId::parse(id).ok())
+                .is_none_or(|id| id.localpart() == name);
+            if account.is_none() || !named {
+                audit.row_is(&TAKEN_NAMES, name, Some(sid), None);
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn tokens(audit: &mut Audit<'_>) -> Result<(), AuditError> {

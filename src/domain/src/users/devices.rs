@@ -1,12 +1,20 @@
 //! Devices. Logging in makes one, logging out removes it.
 
-use vatra_store::{Batch, CommitError, Direction, Range};
+use vatra_store::{Batch, CommitError, Direction, Range, View};
 
 use super::{Requester, Users, UsersError};
-use crate::schema::{self, DeviceRow, UserSid, topic};
+use crate::{
+    e2ee,
+    schema::{self, DeviceRow, UserSid, topic},
+};
 
 /// How often a device is written as seen, in milliseconds.
 const SEEN_EVERY_MS: u64 = 5 * 60 * 1000;
+
+/// The most devices that a user has at once. Each of them is sent every room key.
+const MAX_DEVICES: usize = 1_000;
+/// The longest id and the longest name of a device, in bytes.
+const MAX_NAME: usize = 255;
 
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,8 +64,29 @@ impl Users {
         id: &str,
         name: Option<String>,
     ) -> Result<(), UsersError> {
+        check_name(name.as_deref())?;
         self.change_device(user, id, |row| row.display_name.clone_from(&name))
             .await
+    }
+
+    /// Whether a user may have another device, of this id.
+    pub(super) async fn check_new_device(
+        &self,
+        view: &View,
+        user: UserSid,
+        id: &str,
+    ) -> Result<(), UsersError> {
+        if e2ee::is_signing_key(view, user, id).await? {
+            return Err(UsersError::BadDeviceId);
+        }
+        let range = Range::prefix(&(user,));
+        let devices = view
+            .range(&schema::DEVICES, range, Direction::Forward, MAX_DEVICES)
+            .await?;
+        if devices.len() >= MAX_DEVICES {
+            return Err(UsersError::TooManyDevices);
+        }
+        Ok(())
     }
 
     /// A device is there: written at most once in five minutes, and not waited for.
@@ -116,6 +145,11 @@ impl Users {
             batch.put(&schema::DEVICES, &key, &new);
             if new.display_name != old.display_name {
                 batch.wake(topic::user(user));
+                let view = self.inner.store.view();
+                // Others see the name beside the device's keys.
+                if view.contains(&schema::DEVICE_KEYS, &key).await? {
+                    e2ee::device_list_changed(&view, &mut batch, user).await?;
+                }
             }
             match self.inner.store.write(batch).await {
                 Err(CommitError::AssertFailed) => {}
@@ -123,4 +157,20 @@ impl Users {
             }
         }
     }
+}
+
+/// Checks the id that a client gives a device.
+pub(super) fn check_id(id: &str) -> Result<(), UsersError> {
+    if id.is_empty() || id.len() > MAX_NAME || id.contains(char::is_control) {
+        return Err(UsersError::BadDeviceId);
+    }
+    Ok(())
+}
+
+/// Checks what a device is to be called.
+pub(super) fn check_name(name: Option<&str>) -> Result<(), UsersError> {
+    if name.is_some_and(|name| name.len() > MAX_NAME) {
+        return Err(UsersError::DeviceNameTooLong);
+    }
+    Ok(())
 }

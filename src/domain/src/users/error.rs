@@ -36,6 +36,15 @@ pub enum UsersError {
     /// A value is not of the shape that its name asks for.
     #[error("{0}")]
     BadValue(&'static str),
+    /// The device's name is longer than 255 bytes.
+    #[error("the name of a device has at most 255 bytes")]
+    DeviceNameTooLong,
+    /// The id is none that a device may have, or the name of a cross-signing key.
+    #[error("no device can have that id")]
+    BadDeviceId,
+    /// The user has as many devices as one may have.
+    #[error("there are too many devices: log out of some")]
+    TooManyDevices,
     /// The refresh token is unknown or used up.
     #[error("unknown refresh token")]
     UnknownRefreshToken,

@@ -2,7 +2,7 @@
 //!
 //! - `accounts`: register, deactivate; `passwords`: argon2id on the blocking pool
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
-//! - `devices`, `profile`, `account_data`, `filters`: what their names say
+//! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -14,6 +14,7 @@ mod check;
 mod devices;
 mod error;
 mod filters;
+pub mod openid;
 mod passwords;
 pub mod profile;
 pub mod tokens;
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use vatra_store::{Position, Store};
 
 pub use self::{
+    account_data::Ignored,
     accounts::NewAccount,
     devices::Device,
     error::{AuthFailure, UsersError},
@@ -67,6 +69,7 @@ struct Inner {
     server_name: OwnedServerName,
     tokens: Cache<[u8; 32], Arc<Known>>,
     push_rules: Cache<UserSid, (Position, Arc<Ruleset>)>,
+    ignored: Cache<UserSid, (Position, Arc<Ignored>)>,
     /// Counts token removals, so that a slow reader does not put a removed token back into the cache.
     removals: AtomicU64,
     /// Argon2 takes 19 MiB and some milliseconds of a core each: few at a time.
@@ -99,6 +102,7 @@ impl Users {
             server_name,
             tokens: Cache::new(20_000),
             push_rules: Cache::new(20_000),
+            ignored: Cache::new(20_000),
             removals: AtomicU64::new(0),
             hashing: Semaphore::new(2),
             uiaa: uiaa::Sessions::new(),

@@ -9,9 +9,12 @@ use ruma::{OwnedDeviceId, OwnedUserId};
 use sha2::{Digest, Sha256};
 use vatra_store::{Batch, Direction, Range};
 
-use super::{AuthFailure, Known, Requester, Users, UsersError};
+use super::{
+    AuthFailure, Known, Requester, Users, UsersError,
+    devices::{check_id, check_name},
+};
 use crate::{
-    random,
+    e2ee, random,
     schema::{self, DeviceRow, RefreshRow, TokenRow, UserSid},
 };
 
@@ -42,6 +45,19 @@ pub struct Session {
     pub refresh_token: Option<String>,
     /// For how long the access token is valid, in milliseconds.
     pub expires_in_ms: Option<u64>,
+}
+
+impl Login {
+    /// Whether a device can have that id and name: to be asked before an account is made for it.
+    ///
+    /// # Errors
+    /// [`UsersError::BadDeviceId`], [`UsersError::DeviceNameTooLong`].
+    pub fn check(&self) -> Result<(), UsersError> {
+        if let Some(device) = &self.device {
+            check_id(device.as_str())?;
+        }
+        check_name(self.display_name.as_deref())
+    }
 }
 
 impl Users {
@@ -112,6 +128,7 @@ impl Users {
         sid: UserSid,
         login: Login,
     ) -> Result<Session, UsersError> {
+        login.check()?;
         let random = &*self.inner.random;
         let device = login
             .device
@@ -121,6 +138,9 @@ impl Users {
         match view.get(&schema::DEVICES, &(sid, device.clone())).await? {
             Some(_) => self.remove_tokens_of(&mut batch, sid, &device).await?,
             None => {
+                self.check_new_device(&view, sid, &device).await?;
+                // A message that was under way when an earlier device of this id went is not for this one.
+                e2ee::forget_device(&view, &mut batch, sid, &device).await?;
                 let row = DeviceRow {
                     display_name: login.display_name,
                     last_seen: None,
@@ -196,10 +216,14 @@ impl Users {
         }
     }
 
-    /// Ends a device: its tokens and the device itself.
+    /// Ends a device: its tokens, its keys and unread messages, and the device itself.
     pub async fn logout(&self, user: UserSid, device: &str) -> Result<(), UsersError> {
         let mut batch = Batch::new();
         self.remove_tokens_of(&mut batch, user, device).await?;
+        let view = self.inner.store.view();
+        e2ee::forget_device(&view, &mut batch, user, device).await?;
+        self.forget_settings_of(&view, &mut batch, user, device)
+            .await?;
         batch.delete(&schema::DEVICES, &(user, device.to_owned()));
         batch.wake(schema::topic::user(user));
         self.inner.store.write(batch).await?;

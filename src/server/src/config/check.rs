@@ -3,9 +3,10 @@
 use std::{fmt::Display, net::SocketAddr, path::Path};
 
 use ruma::ServerName;
+use vatra_domain::flows::create_room;
 
 use super::Config;
-use crate::http::address::Proxies;
+use crate::{http::address::Proxies, outbound::policy::Network};
 
 /// A message with file, key and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +62,32 @@ impl Config {
             return refuse(
                 "federation.tls_key",
                 "set both federation.tls_cert and federation.tls_key, or neither",
+            );
+        }
+        if !create_room::is_known(&self.rooms.default_version) {
+            return refuse(
+                "rooms.default_version",
+                "write a room version from \"1\" to \"12\"; \"12\" is the newest",
+            );
+        }
+        let no_network = |network: &String| network.parse::<Network>().is_err();
+        if federation.allowed_networks.iter().any(no_network) {
+            return refuse(
+                "federation.allowed_networks",
+                "write networks such as 10.0.0.0/8 or fd00::/8",
+            );
+        }
+        let no_server = |name: &String| ServerName::parse(name).is_err();
+        if federation.trusted_key_servers.iter().any(no_server) {
+            return refuse(
+                "federation.trusted_key_servers",
+                "write names of servers such as matrix.org",
+            );
+        }
+        if !federation.delegate.is_empty() && no_server(&federation.delegate) {
+            return refuse(
+                "federation.delegate",
+                "write a host name, with a port if it is not 8448, such as matrix.example.org:443",
             );
         }
         if !self.metrics.listen.is_empty() && self.metrics.listen.parse::<SocketAddr>().is_err() {

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
 
 pub use self::check::ConfigError;
@@ -31,6 +32,8 @@ pub struct Config {
     pub federation: Federation,
     /// Who may register.
     pub registration: Registration,
+    /// How rooms are made.
+    pub rooms: Rooms,
     /// Limits on requests.
     pub rate_limits: RateLimits,
     /// Online, away, offline.
@@ -65,7 +68,8 @@ pub struct Client {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Federation {
-    /// Whether the second listener is opened. It serves every API, over TLS when a certificate is set.
+    /// Whether this server speaks with others. Opens the second listener, which like the first serves every API, over TLS
+    /// when a certificate is set.
     pub enabled: bool,
     /// Address and port to listen on.
     pub listen: SocketAddr,
@@ -73,6 +77,16 @@ pub struct Federation {
     pub tls_cert: PathBuf,
     /// Its private key (PEM); empty for none.
     pub tls_key: PathBuf,
+    /// Where other servers are told to connect, for `/.well-known/matrix/server`; empty: none is served.
+    pub delegate: String,
+    /// Certificates of authorities (PEM) that are trusted beside the public ones; empty for none.
+    pub trusted_ca: PathBuf,
+    /// Connects to other servers on this machine too.
+    pub allow_loopback: bool,
+    /// Networks that other servers may be in although they are not public.
+    pub allowed_networks: Vec<String>,
+    /// Servers that are asked for the keys of servers that cannot be reached. They are believed.
+    pub trusted_key_servers: Vec<String>,
 }
 
 /// Who may register.
@@ -87,6 +101,14 @@ pub struct Registration {
     pub token: String,
     /// Allows open registration without a token on an address that is not loopback.
     pub allow_open_on_public_address: bool,
+}
+
+/// How rooms are made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Rooms {
+    /// The version of rooms whose makers ask for none.
+    pub default_version: RoomVersionId,
 }
 
 /// Limits on requests.
@@ -176,6 +198,9 @@ impl Default for Config {
             registration: Registration::default(),
             rate_limits: RateLimits { enabled: true },
             presence: Presence { enabled: true },
+            rooms: Rooms {
+                default_version: RoomVersionId::V12,
+            },
             storage: Storage {
                 durability: Durability::Synced,
                 memory_budget_bytes: 256 << 20,
@@ -214,6 +239,11 @@ impl Default for Federation {
             listen: SocketAddr::from(([127, 0, 0, 1], 8448)),
             tls_cert: PathBuf::new(),
             tls_key: PathBuf::new(),
+            delegate: String::new(),
+            trusted_ca: PathBuf::new(),
+            allow_loopback: false,
+            allowed_networks: Vec::new(),
+            trusted_key_servers: Vec::new(),
         }
     }
 }
@@ -227,7 +257,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Storage => storage, Media => media, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Metrics => metrics, Log => log);
 
 impl Config {
     /// Reads the settings: defaults (those of [`Config::try_it`] without a file), then `file`, then the environment.
@@ -248,7 +278,11 @@ impl Config {
         }
         let environment = config::Environment::with_prefix("VATRA")
             .prefix_separator("__")
-            .separator("__");
+            .separator("__")
+            .list_separator(",")
+            .with_list_parse_key("client.trusted_proxies")
+            .with_list_parse_key("federation.allowed_networks")
+            .with_list_parse_key("federation.trusted_key_servers");
         let read = builder
             .add_source(environment.try_parsing(true))
             .build()
@@ -336,6 +370,29 @@ mod tests {
         );
         let good = "[client]\ntrusted_proxies = [\"127.0.0.1\", \"::1\", \"10.0.0.0/8\"]";
         assert_eq!(read(good).unwrap().client.trusted_proxies.len(), 3);
+    }
+
+    #[test]
+    fn a_default_room_version_that_nobody_knows_is_refused() {
+        let error = read("[rooms]\ndefault_version = \"13\"").unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("rooms.default_version"), "{error}");
+        read("[rooms]\ndefault_version = \"10\"").unwrap();
+    }
+
+    #[test]
+    fn networks_and_servers_that_are_none_are_refused_by_their_keys() {
+        for (key, value) in [
+            ("allowed_networks", "[\"10.0.0.0\"]"),
+            ("trusted_key_servers", "[\"no server\"]"),
+            ("delegate", "\"no server\""),
+        ] {
+            let error = read(&format!("[federation]\n{key} = {value}"))
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(&format!("federation.{key}")), "{error}");
+        }
+        read("[federation]\nallowed_networks = [\"10.0.0.0/8\"]\ntrusted_key_servers = [\"a.example\"]").unwrap();
     }
 
     #[test]

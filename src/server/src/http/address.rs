@@ -3,7 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
-use ipnet::IpNet;
+
+use crate::outbound::policy::Network;
 
 /// The header in which proxies write down where a request came to them from, each at the end.
 const FORWARDED: &str = "x-forwarded-for";
@@ -14,7 +15,7 @@ pub(crate) struct Address(pub(crate) IpAddr);
 
 /// The proxies that are believed.
 #[derive(Debug, Default)]
-pub struct Proxies(Vec<IpNet>);
+pub struct Proxies(Vec<Network>);
 
 impl Proxies {
     /// Proxies at these addresses and networks, such as `127.0.0.1` and `10.0.0.0/8`.
@@ -23,7 +24,7 @@ impl Proxies {
     /// The first text that is neither.
     pub fn read(list: &[String]) -> Result<Self, &str> {
         let read = |text: &String| match text.parse::<IpAddr>() {
-            Ok(address) => Some(IpNet::from(address)),
+            Ok(address) => Some(Network::of(address)),
             Err(_) => text.parse().ok(),
         };
         let nets = list.iter().map(|text| read(text).ok_or(text.as_str()));
@@ -51,7 +52,7 @@ impl Proxies {
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
-        self.0.iter().any(|net| net.contains(&address))
+        self.0.iter().any(|net| net.contains(address))
     }
 }
 

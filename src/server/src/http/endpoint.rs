@@ -3,7 +3,8 @@
 //! A handler is `async fn(app: App, caller: C, request: R) -> Result<R::OutgoingResponse, Error>`; [`Routes::add`] takes the
 //! paths, the method and the kind of authentication from `R`, so that a route cannot disagree with the spec. The
 //! caller `C` is a [`Requester`], an `Option<Requester>` or `()`, as the endpoint's authentication has it. An endpoint
-//! whose body or answer is too large to be held is registered with [`Routes::stream`].
+//! whose body or answer is too large to be held is registered with [`Routes::stream`]. An endpoint of the server-server API is
+//! registered with [`Routes::signed`]: its caller is the [`Origin`] that has signed the request, body and all.
 
 use std::{collections::HashSet, future::Future};
 
@@ -25,11 +26,17 @@ use ruma::api::{
         NoAuthentication, extract_bearer_or_query_token,
     },
     error::{DeserializationError, FromHttpRequestError},
+    federation::authentication::ServerSignatures,
     path_builder::PathBuilder,
 };
 use vatra_domain::users::Requester;
 
-use super::{address::Address, error::Error, observe};
+use super::{
+    address::Address,
+    error::Error,
+    federation::origin::{Claim, Origin},
+    observe,
+};
 use crate::wiring::App;
 
 /// Who calls, by the endpoint's kind of authentication.
@@ -227,6 +234,54 @@ impl Routes {
         })
     }
 
+    /// Registers a handler of the server-server API at all paths of its request type.
+    pub(crate) fn signed<R, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest<Authentication = ServerSignatures> + Send + 'static,
+        R::PathBuilder: AllPaths,
+        F: Fn(App, Origin, R) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<R::OutgoingResponse, Error>> + Send + 'static,
+        R::OutgoingResponse: Send + 'static,
+    {
+        self.signed_raw::<R, _, _>(move |app, origin, request| {
+            let answer = handler(app, origin, request);
+            async move { written(answer.await?) }
+        })
+    }
+
+    /// The same for a handler that writes the answer itself.
+    pub(crate) fn signed_raw<R, F, Fut>(self, handler: F) -> Self
+    where
+        R: IncomingRequest<Authentication = ServerSignatures> + Send + 'static,
+        R::PathBuilder: AllPaths,
+        F: Fn(App, Origin, R) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<Response, Error>> + Send + 'static,
+    {
+        let serve = move |State(app): State<App>, params: Params, request: Request| {
+            let handler = handler.clone();
+            async move {
+                let read = read_signed::<R>(&app, params, request).await;
+                let answer = match read {
+                    Ok((origin, request)) => {
+                        to_the_end(&R::METHOD, handler(app, origin, request)).await
+                    }
+                    Err(error) => Err(error),
+                };
+                answer.unwrap_or_else(Error::into_response)
+            }
+        };
+        paths::<R>().iter().fold(self, |routes, path| {
+            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
+        })
+    }
+
+    /// The routes of both.
+    pub(crate) fn and(mut self, other: Self) -> Self {
+        self.router = self.router.merge(other.router);
+        self.known.extend(other.known);
+        self
+    }
+
     /// Registers an axum handler at a path that is not ruma's.
     pub(crate) fn path(
         self,
@@ -342,18 +397,44 @@ where
     let (head, body) = apart(request);
     let caller = identify::<R::Authentication, C>(&app, &head).await?;
     let bytes = read_body(body, app.limits.request_bytes).await?;
+    let request = parsed::<R>(head, params, &bytes)?;
+    written(to_the_end(&R::METHOD, handler(app, caller, request)).await?)
+}
+
+/// Reads a request of another server: its head says who, its body is taken, and both are proven before either is looked at.
+async fn read_signed<R>(app: &App, params: Params, request: Request) -> Result<(Origin, R), Error>
+where
+    R: IncomingRequest<Authentication = ServerSignatures>,
+{
+    let (head, body) = apart(request);
+    let claim = Claim::read(app, &head)?;
+    let bytes = read_body(body, app.limits.federation_bytes).await?;
+    let request = head.map(|()| bytes);
+    let origin = claim.prove(app, &request).await?;
+    let (parts, bytes) = request.into_parts();
+    let request = parsed::<R>(http::Request::from_parts(parts, ()), params, &bytes)?;
+    Ok((origin, request))
+}
+
+fn parsed<R: IncomingRequest>(
+    head: http::Request<()>,
+    params: Params,
+    bytes: &[u8],
+) -> Result<R, Error> {
     let (parts, ()) = head.into_parts();
     let body: &[u8] = if bytes.is_empty() && R::METHOD != Method::GET {
         b"{}"
     } else {
-        &bytes
+        bytes
     };
     must_be_object(body)?;
     let params = decoded(params)?;
     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
-    let request = R::try_from_http_request(http::Request::from_parts(parts, body), &args)
-        .map_err(|error| unreadable(error, body))?;
-    let response = to_the_end(&R::METHOD, handler(app, caller, request)).await?;
+    R::try_from_http_request(http::Request::from_parts(parts, body), &args)
+        .map_err(|error| unreadable(error, body))
+}
+
+fn written(response: impl ruma::api::OutgoingResponse) -> Result<Response, Error> {
     let response = response
         .try_into_http_response::<BytesMut>()
         .map_err(|error| Error::internal(&error))?;
@@ -469,6 +550,10 @@ pub(crate) async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, 
 
 /// Every body of the API that is held is a JSON object, also where a type would take any JSON.
 fn must_be_object(body: &[u8]) -> Result<(), Error> {
+    // A reader that skips what it does not know would let it pass.
+    if let Err(error) = std::str::from_utf8(body) {
+        return Err(Error::not_json(&format!("the body is not UTF-8: {error}")));
+    }
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
         None | Some(b'{') => Ok(()),

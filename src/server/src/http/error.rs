@@ -6,10 +6,13 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use ruma::api::{client::uiaa::UiaaInfo, error::ErrorCode};
 use serde_json::{Map, Value, json};
-use tracing::error;
+use tracing::{debug, error};
 use vatra_domain::{
+    e2ee::E2eeError,
+    federation::transaction::TransactionError,
     flows::FlowError,
     media::MediaError,
+    remote::RemoteError,
     rooms::RoomError,
     sync::SyncError,
     users::{AuthFailure, UsersError},
@@ -182,9 +185,41 @@ impl From<UsersError> for Error {
             UsersError::ProfileTooLarge => (StatusCode::BAD_REQUEST, ErrorCode::ProfileTooLarge),
             UsersError::KeyTooLarge => (StatusCode::BAD_REQUEST, ErrorCode::KeyTooLarge),
             UsersError::BadValue(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            UsersError::DeviceNameTooLong => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge),
+            UsersError::BadDeviceId => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            UsersError::TooManyDevices => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
             UsersError::UnknownRefreshToken => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
             UsersError::Hashing(_) | UsersError::Store(_) => return Self::internal(&error),
             UsersError::Commit(_) => return Self::unavailable(&error),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<E2eeError> for Error {
+    fn from(error: E2eeError) -> Self {
+        let (status, code) = match &error {
+            E2eeError::BadJson(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
+            E2eeError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            E2eeError::InvalidSignature(_) => (
+                StatusCode::BAD_REQUEST,
+                ErrorCode::from("M_INVALID_SIGNATURE"),
+            ),
+            E2eeError::NoMasterKey => (StatusCode::BAD_REQUEST, ErrorCode::MissingParam),
+            E2eeError::IdInUse | E2eeError::TooMany(_) => {
+                (StatusCode::FORBIDDEN, ErrorCode::Forbidden)
+            }
+            E2eeError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge),
+            E2eeError::NotFound(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            E2eeError::WrongVersion { current } => {
+                let current = json!(current);
+                let code = ErrorCode::WrongRoomKeysVersion;
+                return Self::new(StatusCode::FORBIDDEN, code, &error)
+                    .with("current_version", current);
+            }
+            E2eeError::DeviceGone => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
+            E2eeError::Store(_) => return Self::internal(&error),
+            E2eeError::Commit(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)
     }
@@ -205,6 +240,7 @@ impl From<MediaError> for Error {
             MediaError::TooManyPending { retry_after_ms } => {
                 return Self::limited(Duration::from_millis(*retry_after_ms));
             }
+            MediaError::Remote(error) => return error.clone().into(),
             MediaError::CannotThumbnail => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
             MediaError::Damaged(_) | MediaError::Blob(_) | MediaError::Store(_) => {
                 return Self::internal(&error);
@@ -220,6 +256,7 @@ impl From<FlowError> for Error {
         let (status, code) = match error {
             FlowError::Room(error) => return error.into(),
             FlowError::Users(error) => return error.into(),
+            FlowError::Remote(error) => return error.into(),
             FlowError::InvalidRoomState(_) => {
                 (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
             }
@@ -235,11 +272,62 @@ impl From<FlowError> for Error {
     }
 }
 
+/// What another server says is told on by its errcode; its status is its own affair.
+impl From<RemoteError> for Error {
+    fn from(error: RemoteError) -> Self {
+        let bad_gateway =
+            |message: &dyn Display| Self::new(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, message);
+        let refusal = match &error {
+            RemoteError::Answered(refusal) => refusal,
+            RemoteError::Unreachable(_)
+            | RemoteError::BackingOff { .. }
+            | RemoteError::Unreadable(_) => {
+                debug!(%error, "another server gave no answer");
+                return bad_gateway(
+                    &"the other server cannot be reached, or gave no usable answer",
+                );
+            }
+            RemoteError::Ourselves(_) => return Self::not_found("this server knows nothing of it"),
+            RemoteError::Unwritable(_) => return Self::internal(&error),
+        };
+        let status = match refusal.code {
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::Forbidden
+            | ErrorCode::UnableToAuthorizeJoin
+            | ErrorCode::UnableToGrantJoin
+            | ErrorCode::InviteBlocked => StatusCode::FORBIDDEN,
+            ErrorCode::IncompatibleRoomVersion | ErrorCode::UnsupportedRoomVersion => {
+                StatusCode::BAD_REQUEST
+            }
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorCode::NotYetUploaded => StatusCode::GATEWAY_TIMEOUT,
+            _ => return bad_gateway(&error),
+        };
+        let answer = Self::new(status, refusal.code.clone(), "the other server refuses");
+        match &refusal.room_version {
+            Some(version) => answer.with("room_version", json!(version)),
+            None => answer,
+        }
+    }
+}
+
+impl From<TransactionError> for Error {
+    fn from(error: TransactionError) -> Self {
+        match &error {
+            TransactionError::Refused(reason) => Self::invalid_param(reason),
+            TransactionError::TooMany => Self::limited(Duration::from_secs(5)),
+            TransactionError::Store(error) => Self::internal(error),
+            TransactionError::Commit(error) => Self::unavailable(error),
+        }
+    }
+}
+
 impl From<SyncError> for Error {
     fn from(error: SyncError) -> Self {
         match error {
             SyncError::Room(error) => error.into(),
             SyncError::Users(error) => error.into(),
+            SyncError::Store(error) => error.into(),
         }
     }
 }
@@ -263,7 +351,9 @@ impl From<RoomError> for Error {
                 _ => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
             },
             RoomError::Raced | RoomError::Commit(_) => return Self::unavailable(&error),
-            RoomError::Pdu(_) | RoomError::Store(_) => return Self::internal(&error),
+            RoomError::Pdu(_) | RoomError::Store(_) | RoomError::Unresolvable(_) => {
+                return Self::internal(&error);
+            }
         };
         Self::new(status, code, error)
     }

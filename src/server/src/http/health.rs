@@ -69,6 +69,17 @@ async fn page(State(app): State<App>) -> String {
     );
     line("store_disk_bytes", "", stats.engine.disk_bytes);
     line("store_rows", "", stats.engine.rows);
+    let watermark = app.store.watermark();
+    for follower in &app.followers {
+        let labels = format!("{{follower=\"{}\"}}", follower.name);
+        line("follower_lag", &labels, follower.lag(watermark));
+        line("follower_set_aside", &labels, follower.set_aside());
+        line(
+            "follower_failing",
+            &labels,
+            u64::from(follower.error().is_some()),
+        );
+    }
     line(
         "store_writable",
         "",

@@ -4,6 +4,7 @@
 //! - [`error`]: the one table from reasons to answers
 //! - [`client`]: the handlers of the client-server API, a file per section of the spec
 //! - [`address`]: where a request came from, through proxies
+//! - [`federation`]: those of the server-server API
 //! - [`observe`]: one log line a request, and counts
 //!
 //! Handlers decide nothing: extract, one domain call, reply.
@@ -13,6 +14,7 @@ pub(crate) mod client;
 pub(crate) mod counts;
 pub(crate) mod endpoint;
 pub(crate) mod error;
+pub(crate) mod federation;
 pub(crate) mod health;
 pub mod limits;
 pub(crate) mod observe;
@@ -28,7 +30,12 @@ use crate::wiring::App;
 /// Everything both listeners serve.
 pub fn router(app: App) -> Router {
     let observed = axum::middleware::from_fn_with_state(app.clone(), observe::observe);
-    client::routes()
+    let routes = if app.config.federation.enabled {
+        client::routes().and(federation::routes())
+    } else {
+        client::routes()
+    };
+    routes
         .into_router()
         .merge(health::router())
         .fallback(|| async { Error::unrecognized(StatusCode::NOT_FOUND) })
@@ -45,7 +52,7 @@ pub fn router(app: App) -> Router {
 
 /// Every method and path of the API that is routed; the variable parts of paths are in braces. For tests that walk them.
 pub fn routes() -> Vec<(Method, String)> {
-    client::routes().known()
+    client::routes().and(federation::routes()).known()
 }
 
 /// The metrics page, for a listener of its own.

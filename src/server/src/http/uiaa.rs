@@ -111,8 +111,11 @@ impl<'a> Operation<'a> {
                     return Ok(None);
                 };
                 if !names(&password.identifier, requester, app) {
-                    Err("the password of another user is of no use here")
-                } else if app
+                    // No other password would do, so the client is not asked to try again.
+                    let message = "only the user themselves can confirm this";
+                    return Err(Error::forbidden(message));
+                }
+                if app
                     .users
                     .check_password(Some(requester.sid), password.password.clone())
                     .await?

@@ -1,7 +1,8 @@
 //! Backups: store, signing key and media in a folder, with `SHA256SUMS` (`sha256sum -c` reads it too).
 //!
 //! The store is copied first, at one moment, and the media after it: uploads are only ever added, so the copy has every
-//! file that its rows name. Restoring gives the store a new epoch: tokens from after the backup then mean a fresh sync.
+//! file that its rows name. Restoring gives the store a new epoch: tokens from after the backup then mean a fresh sync; and no
+//! one-time key of the backup is handed out again, since it may have been before.
 
 use std::{
     fs, io,
@@ -10,13 +11,15 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use vatra_domain::{media::LocalBlobs, schema};
+use vatra_domain::{e2ee, media::LocalBlobs, schema};
 use vatra_store::{Options, Store};
 
 use crate::{config::Config, server, wiring::App};
 
 const SUMS: &str = "SHA256SUMS";
 const KEY: &str = "signing.key";
+/// Where a store is until it is restored in full.
+const RESTORING: &str = "restoring";
 
 /// Copies everything into a folder that is new or empty, while the server runs.
 ///
@@ -78,30 +81,43 @@ pub async fn restore(config: &Config, folder: &Path) -> Result<Vec<String>, Stri
     let files = blocking(move || {
         let files = verified(&from)?;
         for file in &files {
-            // The store appears under its name when all else is there, so that nothing half restored can be started.
             let target = match file.strip_prefix("media") {
                 Ok(rest) => media.join(rest),
-                Err(_) => match file.strip_prefix("store") {
-                    Ok(rest) => data.join("store.restoring").join(rest),
-                    Err(_) => data.join(file),
-                },
+                Err(_) if file.starts_with("store") => data.join(RESTORING).join(file),
+                Err(_) => data.join(file),
             };
             copy_durably(&from.join(file), &target)?;
         }
-        fs::rename(data.join("store.restoring"), data.join("store"))?;
-        fs::File::open(&data)?.sync_all()?;
         Ok(files.len())
     });
     let files = files.await.map_err(|error| at(&error))?;
-    let engine = server::open_engine(config)
+    let restoring = Config {
+        data_dir: config.data_dir.join(RESTORING),
+        ..config.clone()
+    };
+    let engine = server::open_engine(&restoring)
         .await
         .map_err(|error| error.to_string())?;
     let options = Options {
         renew_epoch: true,
         ..Options::default()
     };
-    let store = Store::open(Arc::clone(&engine), options, schema::migrations()).await;
-    store.map_err(|error| error.to_string())?.close().await;
+    let store = Store::open(Arc::clone(&engine), options, schema::migrations())
+        .await
+        .map_err(|error| error.to_string())?;
+    e2ee::after_restore(&store)
+        .await
+        .map_err(|error| error.to_string())?;
+    store.close().await;
+    drop(engine);
+    // The store appears under its name when all else is done, so that nothing half restored can be started.
+    let data = config.data_dir.clone();
+    let appear = blocking(move || {
+        fs::rename(data.join(RESTORING).join("store"), data.join("store"))?;
+        fs::remove_dir(data.join(RESTORING))?;
+        fs::File::open(&data)?.sync_all()
+    });
+    appear.await.map_err(|error| error.to_string())?;
     Ok(vec![format!("{files} files restored; clients sync anew")])
 }
 

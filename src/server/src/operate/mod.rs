@@ -161,9 +161,11 @@ async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
     let rooms = rooms.map_err(|error| error.to_string())?;
     let users = app.users.check(repair, |problem| tell(&problem)).await;
     let users = users.map_err(|error| error.to_string())?;
+    let keys = app.e2ee.check(repair, |problem| tell(&problem)).await;
+    let keys = keys.map_err(|error| error.to_string())?;
     let media = app.media.check(repair, |problem| tell(&problem)).await;
     let media = media.map_err(|error| error.to_string())?;
-    let problems = rooms.problems + users + media.problems;
+    let problems = rooms.problems + users + keys + media.problems;
     if problems > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
         lines.push(format!("only the first {LINES} are shown"));
     }

@@ -180,9 +180,12 @@ impl User {
         self
     }
 
-    /// A request with the user's token; the path begins after `/_matrix/client/v3`.
+    /// A request with the user's token; the path begins after `/_matrix/client/v3`, or is whole.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = format!("{}/_matrix/client/v3{path}", self.address);
+        let url = match path.starts_with("/_matrix/") {
+            true => format!("{}{path}", self.address),
+            false => format!("{}/_matrix/client/v3{path}", self.address),
+        };
         self.client.request(method, url).bearer_auth(&self.token)
     }
 

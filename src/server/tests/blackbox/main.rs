@@ -10,9 +10,17 @@
 
 mod bad_input;
 mod chat;
+mod coming_and_going;
 mod directory;
+mod encryption;
 mod ephemeral;
+mod federation;
 mod harness;
 mod operate;
+mod people;
 mod rooms;
+mod routing;
 mod server;
+mod spaces;
+mod threads;
+mod upgrade;

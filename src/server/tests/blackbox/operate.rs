@@ -179,7 +179,7 @@ async fn the_settings_of_the_image_and_of_the_operators_guide_are_known_to_vatra
     let server = Server::start(Engine::Memory).await;
     let mut config = server.config().clone();
     config.client.listen = server.running().client;
-    let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+    let root = "../..";
     let guide = std::fs::read_to_string(format!("{root}/docs/operators.md")).unwrap();
     let example = guide.split("```toml\n").nth(1).unwrap();
     let example = example.split("```").next().unwrap();

@@ -8,7 +8,7 @@ use std::{
 /// Compiles it into the folder `place`.
 pub(crate) fn compile(place: &Path) -> PathBuf {
     let library = place.join("shim.so");
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/durability/shim.c");
+    let source = Path::new("tests/durability/shim.c");
     let mut compiler = Command::new("cc");
     let status = compiler
         .args(["-shared", "-fPIC", "-O1", "-Wall", "-o"])

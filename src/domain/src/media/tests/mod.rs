@@ -19,11 +19,14 @@ use vatra_store::{Batch, MemoryEngine, Options, Range, Store};
 use super::*;
 use crate::{
     clock::ManualClock,
+    event::signer::Signer,
     random::SystemRandom,
+    remote::{self, Transport},
     schema::{BLOB_USES, BlobId, MEDIA, THUMBNAILS, migrations},
 };
 
 mod checks;
+mod elsewhere;
 mod thumbnails;
 mod uploads;
 
@@ -37,6 +40,14 @@ struct Fixture {
 }
 
 async fn fixture_with(change: impl FnOnce(&mut Settings)) -> Fixture {
+    fixture_of(change, None).await
+}
+
+/// One that reaches other servers like this.
+async fn fixture_of(
+    change: impl FnOnce(&mut Settings),
+    others: Option<Arc<dyn Transport>>,
+) -> Fixture {
     let store = Store::open(
         Arc::new(MemoryEngine::new()),
         Options::default(),
@@ -49,12 +60,24 @@ async fn fixture_with(change: impl FnOnce(&mut Settings)) -> Fixture {
     let clock = ManualClock::new(1_000_000);
     let mut settings = Settings::new(server_name!("test").to_owned());
     change(&mut settings);
+    let remote = others.map(|transport| {
+        let key = Signer::generate();
+        let name = server_name!("test").to_owned();
+        Remote::new(remote::Parts {
+            store: store.clone(),
+            clock: clock.clone(),
+            random: Arc::new(SystemRandom),
+            signer: Arc::new(Signer::from_der(name, &key, "1".to_owned()).unwrap()),
+            transport,
+        })
+    });
     let media = Media::new(
         store.clone(),
         Arc::new(blobs),
         clock.clone(),
         Arc::new(SystemRandom),
         settings,
+        remote,
     );
     Fixture {
         media,
@@ -95,7 +118,7 @@ impl Fixture {
 
     async fn read(&self, uri: &OwnedMxcUri) -> Result<(Download, Vec<u8>), MediaError> {
         let (server, id) = uri.parts().unwrap();
-        let mut download = self.media.open(server, id, NO_WAIT).await?;
+        let mut download = self.media.open(server, id, NO_WAIT, true).await?;
         let bytes = collect(&mut download.body).await;
         Ok((download, bytes))
     }
@@ -113,7 +136,10 @@ impl Fixture {
             height,
             method,
         };
-        let mut thumbnail = self.media.thumbnail(server, id, wanted, NO_WAIT).await?;
+        let mut thumbnail = self
+            .media
+            .thumbnail(server, id, wanted, NO_WAIT, true)
+            .await?;
         Ok((thumbnail.content_type, collect(&mut thumbnail.body).await))
     }
 

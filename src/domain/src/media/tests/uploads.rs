@@ -147,7 +147,7 @@ async fn ids_that_are_none_and_other_servers_find_nothing() {
         (own, &long),
         (own, "nosuch"),
     ] {
-        let found = fixture.media.open(server, id, NO_WAIT).await;
+        let found = fixture.media.open(server, id, NO_WAIT, true).await;
         assert!(
             matches!(found, Err(MediaError::NotFound)),
             "{server} {id}: {found:?}"
@@ -161,7 +161,7 @@ async fn a_reserved_id_is_filled_once_by_its_creator() {
     let (alice, bob) = (user_id!("@alice:test"), user_id!("@bob:test"));
     let reserved = fixture.media.create(alice).await.unwrap();
     let (server, id) = reserved.uri.parts().unwrap();
-    let early = fixture.media.open(server, id, NO_WAIT).await;
+    let early = fixture.media.open(server, id, NO_WAIT, true).await;
     assert!(
         matches!(early, Err(MediaError::NotYetUploaded)),
         "{early:?}"
@@ -181,7 +181,7 @@ async fn a_reserved_id_is_filled_once_by_its_creator() {
             let (server, id) = uri.parts().unwrap();
             collect(
                 &mut media
-                    .open(server, id, Duration::from_secs(30))
+                    .open(server, id, Duration::from_secs(30), true)
                     .await
                     .unwrap()
                     .body,

@@ -1,13 +1,14 @@
-//! Aliases and receipts, each of which has a second row to be found by.
+//! Aliases, receipts and the servers of rooms, each of which has a second row to be found by.
 
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages},
-    schema::{ALIASES, RECEIPT_LOG, RECEIPTS, ROOM_ALIASES, ROOM_SIDS},
+    schema::{ALIASES, RECEIPT_LOG, RECEIPTS, ROOM_ALIASES, ROOM_SERVERS, ROOM_SIDS, SERVER_ROOMS},
 };
 
 pub(super) async fn check(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     aliases(audit).await?;
-    receipts(audit).await
+    receipts(audit).await?;
+    servers(audit).await
 }
 
 async fn aliases(audit: &mut Audit<'_>) -> Result<(), AuditError> {
@@ -60,6 +61,34 @@ async fn receipts(audit: &mut Audit<'_>) -> Result<(), AuditError> {
             let here = receipt.is_some_and(|receipt| (key.0, receipt.position, key.1) == *place);
             if !here {
                 audit.row_is(&RECEIPT_LOG, place, Some(key), None);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What the federation sender knows of a room's servers, by server.
+async fn servers(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let view = audit.view();
+    let mut rows = Pages::new(&ROOM_SERVERS, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let wanted = page
+            .into_iter()
+            .map(|((room, server), _)| ((server, room), ()))
+            .collect();
+        audit.rows_are(&view, &SERVER_ROOMS, wanted).await?;
+    }
+    let view = audit.view();
+    let mut rows = Pages::new(&SERVER_ROOMS, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let keys: Vec<_> = page
+            .iter()
+            .map(|((server, room), ())| (*room, server.clone()))
+            .collect();
+        let known = Audit::read_many(&view, &ROOM_SERVERS, &keys).await?;
+        for ((key, ()), row) in page.iter().zip(known) {
+            if row.is_none() {
+                audit.row_is(&SERVER_ROOMS, key, Some(&()), None);
             }
         }
     }

@@ -1,17 +1,26 @@
-//! Events, and the rows that are made from them: ids, both orders, the log, relations.
+//! Events, and the rows that are made from them: ids, both orders, the log, times, relations, threads.
 
-use std::{collections::HashMap, fmt::Debug};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt::Debug,
+};
 
 use ruma::RoomVersionId;
-use vatra_store::{Key, Map, Value, View};
+use vatra_store::{Key, Map, Position, Value, View};
 
 use super::trees::Trees;
 use crate::{
     audit::{Audit, AuditError, Pages},
-    event::{pdu::Pdu, relation::Relation, signer::Signer, sound},
+    event::{
+        pdu::Pdu,
+        relation::{Relation, THREAD},
+        signer::Signer,
+        sound,
+    },
     schema::{
-        EVENT_SIDS, EVENTS, EventRow, EventSid, LOG, LogRow, RELATIONS, ROOM_LOG, ROOMS,
-        RelationRow, RoomRow, RoomSid, Status, TIMELINE, USER_SIDS, UserSid,
+        EVENT_SIDS, EVENT_TIMES, EVENTS, EventRow, EventSid, LOG, LogRow, RELATED, RELATIONS,
+        ROOM_LOG, ROOMS, RelationRow, RoomOrder, RoomRow, RoomSid, Status, THREAD_REPLIES,
+        TIMELINE, USER_SIDS, UserSid,
     },
 };
 
@@ -36,10 +45,7 @@ pub(super) async fn check(
             count += 1;
             let room = room(&view, &mut rooms, row.head.room).await?;
             let pdu = examine(audit, *sid, row, room.as_ref(), signer);
-            wanted.add(*sid, row);
-            if let Some((key, relation)) = pdu.and_then(|pdu| relation(row, &pdu)) {
-                wanted.relations.push((key, relation, *sid));
-            }
+            wanted.add(*sid, row, pdu.as_ref());
         }
         wanted.check(audit, &view).await?;
         let roots = page.iter().filter_map(|(_, row)| row.head.root_before);
@@ -127,7 +133,18 @@ fn relation(row: &EventRow, pdu: &Pdu) -> Option<(RelationKey, Unnumbered)> {
     Some((place, relation))
 }
 
-type RelationKey = (RoomSid, String, crate::schema::RoomOrder);
+/// When an event says it was sent, and where it stands.
+fn time(row: &EventRow, pdu: &Pdu) -> (RoomSid, u64, RoomOrder) {
+    (row.head.room, pdu.origin_server_ts.0.into(), row.head.order)
+}
+
+/// An event that can be read.
+pub(super) fn parse(row: &EventRow) -> Option<Pdu> {
+    let version = RoomVersionId::try_from(row.head.version.as_str()).ok()?;
+    Pdu::parse(row.pdu.clone(), &version.rules()?, None).ok()
+}
+
+type RelationKey = (RoomSid, String, RoomOrder);
 
 struct Unnumbered {
     rel_type: String,
@@ -152,14 +169,16 @@ impl Unnumbered {
 #[derive(Default)]
 struct Wanted {
     ids: Vec<(String, EventSid)>,
-    timeline: Vec<((RoomSid, crate::schema::RoomOrder), EventSid)>,
-    room_log: Vec<((RoomSid, vatra_store::Position), LogRow)>,
-    log: Vec<(vatra_store::Position, LogRow)>,
+    timeline: Vec<((RoomSid, RoomOrder), EventSid)>,
+    room_log: Vec<((RoomSid, Position), LogRow)>,
+    log: Vec<(Position, LogRow)>,
+    times: Vec<((RoomSid, u64, RoomOrder), EventSid)>,
+    threads: Vec<((RoomSid, RoomOrder), String)>,
     relations: Vec<(RelationKey, Unnumbered, EventSid)>,
 }
 
 impl Wanted {
-    fn add(&mut self, sid: EventSid, row: &EventRow) {
+    fn add(&mut self, sid: EventSid, row: &EventRow, pdu: Option<&Pdu>) {
         let head = &row.head;
         self.ids.push((head.event_id.clone(), sid));
         if head.status != Status::Visible {
@@ -171,6 +190,19 @@ impl Wanted {
             order: head.order,
         };
         self.timeline.push(((head.room, head.order), sid));
+        if let Some(pdu) = pdu {
+            self.times.push((time(row, pdu), sid));
+            if let Some((key, relation)) = relation(row, pdu) {
+                if relation.rel_type == THREAD {
+                    self.threads.push(((key.0, key.2), key.1.clone()));
+                }
+                self.relations.push((key, relation, sid));
+            }
+        }
+        // What was filled into a gap was never news.
+        if head.position == Position(0) {
+            return;
+        }
         self.room_log.push(((head.room, head.position), log));
         self.log.push((head.position, log));
     }
@@ -180,6 +212,16 @@ impl Wanted {
         audit.rows_are(view, &TIMELINE, self.timeline).await?;
         audit.rows_are(view, &ROOM_LOG, self.room_log).await?;
         audit.rows_are(view, &LOG, self.log).await?;
+        audit.rows_are(view, &EVENT_TIMES, self.times).await?;
+        audit.rows_are(view, &THREAD_REPLIES, self.threads).await?;
+        // That a row is there although the relations are gone is no fault: it only says that it is worth looking.
+        let related: BTreeSet<_> = self
+            .relations
+            .iter()
+            .map(|((room, target, _), ..)| (*room, target.clone()))
+            .collect();
+        let related = related.into_iter().map(|key| (key, ())).collect();
+        audit.rows_are(view, &RELATED, related).await?;
         let senders: Vec<String> = self
             .relations
             .iter()
@@ -222,13 +264,45 @@ async fn backwards(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         |row: &EventRow, position: &_, _: &LogRow| placed(row) && row.head.position == *position;
     from_index(audit, &LOG, |log| log.event, true, logged).await?;
     let relates = |row: &EventRow, key: &RelationKey, _: &RelationRow| {
-        let version = RoomVersionId::try_from(row.head.version.as_str()).ok();
-        let rules = version.and_then(|version| version.rules());
-        let pdu = rules.and_then(|rules| Pdu::parse(row.pdu.clone(), &rules, None).ok());
         // What cannot be read was reported; nobody knows what it related to.
-        pdu.is_none_or(|pdu| relation(row, &pdu).is_some_and(|(place, _)| place == *key))
+        parse(row).is_none_or(|pdu| relation(row, &pdu).is_some_and(|(place, _)| place == *key))
     };
-    from_index(audit, &RELATIONS, |relation| relation.event, true, relates).await
+    from_index(audit, &RELATIONS, |relation| relation.event, true, relates).await?;
+    let sent = |row: &EventRow, key: &(RoomSid, u64, RoomOrder), _: &EventSid| {
+        placed(row) && parse(row).is_none_or(|pdu| time(row, &pdu) == *key)
+    };
+    from_index(audit, &EVENT_TIMES, |sid| *sid, true, sent).await?;
+    threads(audit).await
+}
+
+/// Every reply in a thread is one: its row names the root, and only its place says which event it is.
+async fn threads(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let view = audit.view();
+    let mut pages = Pages::new(&THREAD_REPLIES, EVENTS_PAGE);
+    while let Some(page) = pages.next(&view, audit).await? {
+        let places: Vec<_> = page.iter().map(|(place, _)| *place).collect();
+        let sids = Audit::read_many(&view, &TIMELINE, &places).await?;
+        let known: Vec<EventSid> = sids.iter().flatten().copied().collect();
+        let rows = Audit::read_many(&view, &EVENTS, &known).await?;
+        let rows: HashMap<EventSid, Option<EventRow>> = known.into_iter().zip(rows).collect();
+        for ((place, root), sid) in page.iter().zip(sids) {
+            let replies = match sid.and_then(|sid| rows.get(&sid)) {
+                // Nothing stands there.
+                None => false,
+                // What is not there or cannot be read was reported.
+                Some(None) => true,
+                Some(Some(row)) => parse(row).is_none_or(|pdu| {
+                    relation(row, &pdu).is_some_and(|((_, target, _), it)| {
+                        it.rel_type == THREAD && target == *root
+                    })
+                }),
+            };
+            if !replies {
+                audit.row_is(&THREAD_REPLIES, place, Some(root), None);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Every row of an index names an event that calls for it. `present`: the event must be there.

@@ -1,12 +1,15 @@
 //! Memberships against the member events of the current state; members by room and their counts against the memberships.
 
-use ruma::{RoomVersionId, UserId};
+use ruma::UserId;
 use vatra_store::{Position, Range, View};
 
-use super::{super::append::membership_of, events::EVENTS_PAGE};
+use super::{
+    super::append::membership_of,
+    events::{EVENTS_PAGE, parse},
+    trees::{Found, Trees},
+};
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages},
-    event::pdu::Pdu,
     schema::{
         CURRENT_STATE, EVENTS, EventRow, EventSid, MEMBER_COUNTS, MEMBERSHIPS, Membership,
         MembershipRow, ROOM_HEADS, ROOM_MEMBERS, RoomSid, STATE_DELTAS, STATE_KEY_SIDS, USER_IDS,
@@ -17,16 +20,16 @@ use crate::{
 const MEMBER: &str = "m.room.member";
 
 /// Gives how many memberships there are.
-pub(super) async fn check(audit: &mut Audit<'_>) -> Result<u64, AuditError> {
-    from_state(audit).await?;
-    let memberships = to_state(audit).await?;
+pub(super) async fn check(audit: &mut Audit<'_>, trees: &mut Trees) -> Result<u64, AuditError> {
+    from_state(audit, trees).await?;
+    let memberships = to_state(audit, trees).await?;
     by_room(audit).await?;
     counts(audit).await?;
     Ok(memberships)
 }
 
 /// Every member event of a current state has its membership.
-async fn from_state(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+async fn from_state(audit: &mut Audit<'_>, trees: &mut Trees) -> Result<(), AuditError> {
     let view = audit.view();
     let mut rows = Pages::new(&CURRENT_STATE, EVENTS_PAGE);
     while let Some(page) = rows.next(&view, audit).await? {
@@ -57,7 +60,7 @@ async fn from_state(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                     && joined == (found.joined_until == MembershipRow::STILL)
             });
             if !fits {
-                let wanted = replay(&view, *room, user, found.as_ref()).await?;
+                let wanted = replay(&view, trees, *room, user, found.as_ref()).await?;
                 audit.row_is(&MEMBERSHIPS, &key, found.as_ref(), wanted.as_ref());
             }
         }
@@ -66,7 +69,7 @@ async fn from_state(audit: &mut Audit<'_>) -> Result<(), AuditError> {
 }
 
 /// Who has no member event in the current state is no member. Gives how many memberships there are.
-async fn to_state(audit: &mut Audit<'_>) -> Result<u64, AuditError> {
+async fn to_state(audit: &mut Audit<'_>, trees: &mut Trees) -> Result<u64, AuditError> {
     let view = audit.view();
     let mut count = 0;
     let mut rows = Pages::new(&MEMBERSHIPS, PAGE);
@@ -88,7 +91,7 @@ async fn to_state(audit: &mut Audit<'_>) -> Result<u64, AuditError> {
             {
                 continue;
             }
-            let wanted = replay(&view, room, &key.2, Some(&row)).await?;
+            let wanted = replay(&view, trees, room, &key.2, Some(&row)).await?;
             audit.row_is(&MEMBERSHIPS, &(number, room), Some(&row), wanted.as_ref());
         }
     }
@@ -99,6 +102,7 @@ async fn to_state(audit: &mut Audit<'_>) -> Result<u64, AuditError> {
 /// only the row knew, whether the user has forgotten the room, is taken from `old`.
 async fn replay(
     view: &View,
+    trees: &mut Trees,
     room: RoomSid,
     user: &str,
     old: Option<&MembershipRow>,
@@ -121,8 +125,20 @@ async fn replay(
         let Some((last, _)) = page.last() else { break };
         range = range.after(last);
         for ((_, position), delta) in &page {
-            for change in delta.changes.iter().filter(|change| change.key == key) {
-                row = Some(changed(view, row, *position, change.new).await?);
+            let listed = delta.changes.iter().find(|change| change.key == key);
+            let new = match listed {
+                Some(change) => Some(change.new),
+                // Very many changes are not listed: the state after them tells.
+                None if delta.changes.is_empty() => {
+                    match trees.find(view, delta.root, key).await? {
+                        Found::Event(event) if event != row.map(|row| row.event) => Some(event),
+                        _ => None,
+                    }
+                }
+                None => None,
+            };
+            if let Some(new) = new {
+                row = Some(changed(view, row, *position, new).await?);
             }
         }
     }
@@ -167,9 +183,7 @@ async fn changed(
 
 /// The membership that an event speaks of; `Leave` for what the spec does not know, `None` for what cannot be read.
 fn said(row: &EventRow) -> Option<Membership> {
-    let version = RoomVersionId::try_from(row.head.version.as_str()).ok()?;
-    let pdu = Pdu::parse(row.pdu.clone(), &version.rules()?, None).ok()?;
-    Some(membership_of(&pdu).unwrap_or(Membership::Leave))
+    Some(membership_of(&parse(row)?).unwrap_or(Membership::Leave))
 }
 
 async fn by_room(audit: &mut Audit<'_>) -> Result<(), AuditError> {

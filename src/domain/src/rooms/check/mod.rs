@@ -4,11 +4,13 @@
 //! | step | reads | against |
 //! |---|---|---|
 //! | `names` | users, rooms, state keys | their numbers |
-//! | `events` | every event | its id, hash, signature; its rows in both orders, the log, the relations; and back |
+//! | `events` | every event | its id, hash, signature; its rows in both orders, the log, the times, the relations and threads; and back |
 //! | `trees` | heads, deltas, the states before events | the nodes of the trees |
 //! | `current` | the current states' trees | the current state by name, and back |
 //! | `members` | member events of the current state | memberships, members by room, counts; and back |
-//! | `edges` | aliases, receipts | their second rows; and back |
+//! | `servers` | joined members of other servers | how many each server has in a room; and back |
+//! | `gaps` | gaps of the room order | the events they end in, and the missing ones; and back |
+//! | `edges` | aliases, receipts, servers by room | their second rows; and back |
 //!
 //! Each step reads one view, a page at a time. Memory: a page (at most 20 MB of events), and 16 bytes for each of the last
 //! million state nodes. Time: each event is read about six times and verified once (100 microseconds). Events, tree nodes, heads,
@@ -17,8 +19,10 @@
 mod current;
 mod edges;
 mod events;
+mod gaps;
 mod members;
 mod names;
+mod servers;
 #[cfg(test)]
 mod tests;
 mod trees;
@@ -53,7 +57,9 @@ impl Rooms {
         let events = events::check(&mut audit, &self.inner.signer, &mut trees).await?;
         trees.check(&mut audit).await?;
         current::check(&mut audit, &mut trees).await?;
-        let memberships = members::check(&mut audit).await?;
+        let memberships = members::check(&mut audit, &mut trees).await?;
+        servers::check(&mut audit, &self.server_name()).await?;
+        gaps::check(&mut audit).await?;
         edges::check(&mut audit).await?;
         Ok(CheckSummary {
             events,

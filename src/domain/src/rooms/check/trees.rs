@@ -1,7 +1,7 @@
 //! State trees: every node that a root reaches is there, and heads and deltas say what the trees say.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -84,7 +84,8 @@ impl Trees {
                 let last = view
                     .first(&STATE_DELTAS, Range::prefix(&(room,)), Direction::Backward)
                     .await?;
-                if last.and_then(|(_, delta)| delta.root) != head.root {
+                let last = last.and_then(|(_, delta)| delta.root);
+                if last != head.root && !self.same(&view, last, head.root).await? {
                     self.torn.insert(room);
                     audit.damaged(
                         &ROOM_HEADS,
@@ -147,6 +148,35 @@ impl Trees {
     /// Whether it is known what the room's state is.
     pub(super) fn is_whole(&self, room: RoomSid) -> bool {
         !self.torn.contains(&room)
+    }
+
+    /// Whether two trees say the same; one state may have been reached on two ways. Reads both whole.
+    async fn same(
+        &mut self,
+        view: &View,
+        one: StateRoot,
+        other: StateRoot,
+    ) -> Result<bool, AuditError> {
+        let one = self.entries(view, one).await?;
+        Ok(one.is_some() && one == self.entries(view, other).await?)
+    }
+
+    /// Everything that a tree says; `None` if a node is missing.
+    async fn entries(
+        &mut self,
+        view: &View,
+        root: StateRoot,
+    ) -> Result<Option<BTreeSet<(StateKeySid, EventSid)>>, AuditError> {
+        let mut found = BTreeSet::new();
+        let mut rest: Vec<NodeId> = root.into_iter().collect();
+        while let Some(id) = rest.pop() {
+            match self.node(view, id).await?.as_deref() {
+                Some(NodeRow::Branch(children)) => rest.extend(children.iter().flatten()),
+                Some(NodeRow::Leaf(entries)) => found.extend(entries.iter().copied()),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(found))
     }
 
     /// What the state `root` has at a key.

@@ -27,6 +27,11 @@ use crate::{
 
 /// Who has not been heard of for so long is offline. A poll may wait two minutes.
 const SILENT_MS: u64 = 150_000;
+/// The same for users of other servers, which tell of changes only.
+const SILENT_ELSEWHERE_MS: u64 = 1_800_000;
+
+/// The longest status of a user of another server, in bytes.
+const MAX_STATUS: usize = 2048;
 
 /// Who is there.
 #[derive(Clone)]
@@ -49,6 +54,15 @@ pub struct Presence {
     /// When they were last active, in milliseconds since the Unix epoch.
     pub active: u64,
     changed: Position,
+    /// For how long nothing need be heard of them, in milliseconds.
+    silent_ms: u64,
+}
+
+impl Presence {
+    /// When this server learnt of it.
+    pub fn changed(&self) -> Position {
+        self.changed
+    }
 }
 
 impl Presences {
@@ -81,32 +95,59 @@ impl Presences {
         state: PresenceState,
         status: Option<Option<String>>,
     ) -> Result<(), RoomError> {
-        self.change(reader, user, state, status, true).await
+        let active = self.clock.now();
+        self.change(reader, user, state, status, Some((active, SILENT_MS)))
+            .await
     }
 
-    /// `heard`: the user has just been heard of.
+    /// Another server tells the presence of one of its users, who was last active so many milliseconds ago.
+    pub async fn told(
+        &self,
+        reader: &Reader,
+        user: UserSid,
+        state: PresenceState,
+        status: Option<String>,
+        ago: u64,
+    ) -> Result<(), RoomError> {
+        let known = [
+            PresenceState::Online,
+            PresenceState::Unavailable,
+            PresenceState::Offline,
+        ];
+        if !known.contains(&state) {
+            return Ok(());
+        }
+        let status = status.filter(|status| status.len() <= MAX_STATUS);
+        let active = self.clock.now().saturating_sub(ago);
+        // It is silence that counts, however long ago they were active.
+        let heard = Some((active, SILENT_ELSEWHERE_MS.saturating_add(ago)));
+        self.change(reader, user, state, Some(status), heard).await
+    }
+
+    /// `heard`: when the user was last active, and for how long nothing more need be heard of them.
     async fn change(
         &self,
         reader: &Reader,
         user: UserSid,
         state: PresenceState,
         status: Option<Option<String>>,
-        heard: bool,
+        heard: Option<(u64, u64)>,
     ) -> Result<(), RoomError> {
         if !self.enabled {
             return Ok(());
         }
-        let active = self.clock.now();
+        let now = self.clock.now();
         let changed = {
             let mut users = self.users();
             let entry = users.entry(user).or_insert(Presence {
                 state: PresenceState::Offline,
                 status: None,
-                active,
+                active: now,
                 changed: Position(0),
+                silent_ms: SILENT_MS,
             });
-            if heard {
-                entry.active = active;
+            if let Some((active, silent_ms)) = heard {
+                (entry.active, entry.silent_ms) = (active, silent_ms);
             }
             let status = status.unwrap_or_else(|| entry.status.clone());
             let changed = entry.state != state || entry.status != status;
@@ -140,6 +181,20 @@ impl Presences {
         Ok(())
     }
 
+    /// Whose presence changed after a position. Costs a look at everyone's if anyone's did.
+    pub fn changed_after(&self, since: Position) -> Vec<(UserSid, Presence)> {
+        if Position(self.newest.load(Ordering::Acquire)) <= since {
+            return Vec::new();
+        }
+        let users = self.users();
+        let changed = users
+            .iter()
+            .filter(|(_, presence)| presence.changed > since);
+        changed
+            .map(|(user, presence)| (*user, presence.clone()))
+            .collect()
+    }
+
     /// Turns those offline who have not been heard of for a while, until `shutdown`.
     pub async fn run(self, rooms: Rooms, shutdown: CancellationToken) {
         let mut ticks = tokio::time::interval(Duration::from_secs(20));
@@ -153,14 +208,14 @@ impl Presences {
                 let users = self.users();
                 let silent = users.iter().filter(|(_, presence)| {
                     presence.state != PresenceState::Offline
-                        && now.saturating_sub(presence.active) > SILENT_MS
+                        && now.saturating_sub(presence.active) > presence.silent_ms
                 });
                 silent.map(|(user, _)| *user).collect()
             };
             for user in gone {
                 let reader = rooms.reader();
                 if let Err(error) = self
-                    .change(&reader, user, PresenceState::Offline, None, false)
+                    .change(&reader, user, PresenceState::Offline, None, None)
                     .await
                 {
                     tracing::debug!(%error, "someone could not be turned offline");

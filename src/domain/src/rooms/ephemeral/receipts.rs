@@ -12,7 +12,7 @@ use vatra_store::{Batch, Direction, Position, Range, Store};
 use super::super::{Reader, Room, RoomError, visible::Viewer};
 use crate::{
     clock::SharedClock,
-    schema::{self, ReceiptKey, ReceiptRow, RoomSid, UserSid, topic},
+    schema::{self, ReceiptKey, ReceiptRow, RoomOrder, RoomSid, UserSid, topic},
 };
 
 /// Who has read what.
@@ -28,7 +28,7 @@ impl Receipts {
         Self { store, clock }
     }
 
-    /// Sets a user's receipt. One that would go back behind the present one of its type and thread is ignored.
+    /// Sets a user's receipt; for an event of another room, [`RoomError::UnknownEvent`]. One that would go back behind the present one of its type and thread is ignored.
     pub async fn set(
         &self,
         reader: &Reader,
@@ -38,7 +38,10 @@ impl Receipts {
         thread: &ReceiptThread,
         event: &EventId,
     ) -> Result<(), RoomError> {
-        let order = reader.event(room, event).await?.map(|event| event.order);
+        let order = match reader.event_anywhere(event).await? {
+            Some(event) if event.room != room => return Err(RoomError::UnknownEvent),
+            found => found.map(|event| event.order),
+        };
         let key: ReceiptKey = (
             room,
             user,
@@ -47,10 +50,7 @@ impl Receipts {
         );
         let old = self.store.view().get(&schema::RECEIPTS, &key).await?;
         // An event this server does not have (yet) cannot be compared; it is believed.
-        let order = order.unwrap_or_else(|| {
-            old.as_ref()
-                .map_or(crate::schema::RoomOrder(0), |old| old.order)
-        });
+        let order = order.unwrap_or_else(|| old.as_ref().map_or(RoomOrder(0), |old| old.order));
         if old.as_ref().is_some_and(|old| {
             old.order > order || (old.order == order && old.event_id == event.as_str())
         }) {
@@ -76,11 +76,33 @@ impl Receipts {
             ((room, position, user), logged)
         });
         batch.wake(topic::room(room));
+        batch.wake(topic::receipts(room));
+        batch.wake(topic::own_receipts(user));
         self.store.write(batch).await?;
         Ok(())
     }
 
+    /// The receipts of a room that changed after a position.
+    pub async fn changed(
+        &self,
+        reader: &Reader,
+        room: RoomSid,
+        since: Position,
+    ) -> Result<Vec<(ReceiptKey, ReceiptRow)>, RoomError> {
+        let view = reader.view();
+        let range = Range::prefix(&(room,)).after(&(room, since));
+        let log = view
+            .range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX)
+            .await?;
+        let keys: HashSet<ReceiptKey> = log.into_iter().map(|(_, key)| key).collect();
+        let keys: Vec<ReceiptKey> = keys.into_iter().collect();
+        let rows = view.get_many(&schema::RECEIPTS, &keys).await?;
+        let found = keys.into_iter().zip(rows);
+        Ok(found.filter_map(|(key, row)| Some((key, row?))).collect())
+    }
+
     /// The receipt event of a room: what changed after `since`, or all of it. Private receipts are shown to their owner only.
+    /// Reads nothing if nobody has read on since.
     pub async fn event(
         &self,
         reader: &Reader,
@@ -88,6 +110,9 @@ impl Receipts {
         room: RoomSid,
         since: Option<Position>,
     ) -> Result<Option<Box<RawValue>>, RoomError> {
+        if since.is_some_and(|since| !self.store.changed_since(topic::receipts(room), since)) {
+            return Ok(None);
+        }
         let view = reader.view();
         let rows: Vec<(ReceiptKey, ReceiptRow)> = match since {
             None => {
@@ -99,23 +124,7 @@ impl Receipts {
                 )
                 .await?
             }
-            Some(since) => {
-                let range = Range::prefix(&(room,)).after(&(room, since));
-                let log = view
-                    .range(&schema::RECEIPT_LOG, range, Direction::Forward, usize::MAX)
-                    .await?;
-                let keys: Vec<ReceiptKey> = log
-                    .into_iter()
-                    .map(|(_, key)| key)
-                    .collect::<HashSet<_>>()
-                    .into_iter()
-                    .collect();
-                let rows = view.get_many(&schema::RECEIPTS, &keys).await?;
-                keys.into_iter()
-                    .zip(rows)
-                    .filter_map(|(key, row)| Some((key, row?)))
-                    .collect()
-            }
+            Some(since) => self.changed(reader, room, since).await?,
         };
         // By event, then type, then user.
         let mut content: BTreeMap<String, BTreeMap<String, BTreeMap<OwnedUserId, Value>>> =
@@ -127,17 +136,19 @@ impl Receipts {
             let Some(user) = reader.user_id(user).await? else {
                 continue;
             };
-            let receipt = if thread.is_empty() {
-                json!({ "ts": row.ts })
-            } else {
-                json!({ "ts": row.ts, "thread_id": thread })
-            };
-            content
+            let users = content
                 .entry(row.event_id)
                 .or_default()
                 .entry(kind)
-                .or_default()
-                .insert(user, receipt);
+                .or_default();
+            // The event has room for one receipt of a user and type: the unthreaded one says more.
+            if thread.is_empty() {
+                users.insert(user, json!({ "ts": row.ts }));
+            } else {
+                users
+                    .entry(user)
+                    .or_insert_with(|| json!({ "ts": row.ts, "thread_id": thread }));
+            }
         }
         if content.is_empty() {
             return Ok(None);
@@ -145,21 +156,28 @@ impl Receipts {
         Ok(to_raw_value(&json!({ "type": "m.receipt", "content": content })).ok())
     }
 
-    /// How far a user has read a room (a thread of it, the main timeline, or unthreaded): the furthest of their public and
-    /// private receipts.
-    pub async fn read_up_to(
+    /// How far a user has read a room, in each of these threads (a thread's root, the main timeline, or unthreaded): the
+    /// furthest of their public and private receipts. One batched read.
+    pub async fn read_up_to<const N: usize>(
         &self,
         reader: &Reader,
         room: &Room,
         user: UserSid,
-        thread: &ReceiptThread,
-    ) -> Result<Option<crate::schema::RoomOrder>, RoomError> {
-        let thread = thread.as_str().unwrap_or_default();
-        let key = |kind: &str| (room.sid, user, kind.to_owned(), thread.to_owned());
-        let rows = reader
-            .view()
-            .get_many(&schema::RECEIPTS, &[key("m.read"), key("m.read.private")])
-            .await?;
-        Ok(rows.into_iter().flatten().map(|row| row.order).max())
+        threads: [&ReceiptThread; N],
+    ) -> Result<[Option<RoomOrder>; N], RoomError> {
+        let keys: Vec<ReceiptKey> = threads
+            .iter()
+            .flat_map(|thread| {
+                let thread = thread.as_str().unwrap_or_default();
+                ["m.read", "m.read.private"]
+                    .map(|kind| (room.sid, user, kind.to_owned(), thread.to_owned()))
+            })
+            .collect();
+        let rows = reader.view().get_many(&schema::RECEIPTS, &keys).await?;
+        let mut pairs = rows.chunks(2);
+        Ok(threads.map(|_| {
+            let pair = pairs.next().into_iter().flatten();
+            pair.flatten().map(|row| row.order).max()
+        }))
     }
 }

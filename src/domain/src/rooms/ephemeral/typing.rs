@@ -99,6 +99,12 @@ impl Typing {
         Ok(())
     }
 
+    /// Who types in a room now.
+    pub fn users(&self, room: RoomSid) -> Vec<OwnedUserId> {
+        let entry = self.rooms.get(&room);
+        entry.map_or_else(Vec::new, |entry| entry.users.keys().cloned().collect())
+    }
+
     /// The typing event of a room, if it changed after `since` (for a first look: if anyone types).
     pub fn event(&self, room: RoomSid, since: Option<Position>) -> Option<Box<RawValue>> {
         let entry = self.rooms.get(&room)?;

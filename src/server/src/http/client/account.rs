@@ -108,6 +108,12 @@ pub(super) async fn register(
     };
     operation.check(&app, body.auth.as_ref()).await?;
 
+    let login = Login {
+        device: body.device_id,
+        display_name: body.initial_device_display_name,
+        refresh: body.refresh_token,
+    };
+    login.check()?;
     let new = NewAccount {
         name: body.username,
         password: body.password,
@@ -119,11 +125,6 @@ pub(super) async fn register(
             Json(json!({ "user_id": user, "home_server": app.server_name })).into_response(),
         );
     }
-    let login = Login {
-        device: body.device_id,
-        display_name: body.initial_device_display_name,
-        refresh: body.refresh_token,
-    };
     let session = app.users.login(user, sid, login).await?;
     Ok(Json(session_json(&app, &session)).into_response())
 }

@@ -26,7 +26,7 @@ use ruma::{
     directory::{Filter, RoomNetwork},
 };
 use vatra_domain::{
-    flows::{FlowError, directory, membership::alias_target, public_rooms},
+    flows::{FlowError, directory, elsewhere, public_rooms},
     rooms::Room,
     users::Requester,
 };
@@ -55,12 +55,9 @@ pub(super) async fn get(
     (): (),
     request: get_alias::Request,
 ) -> Result<get_alias::Response, Error> {
-    let room = alias_target(&app.rooms, &request.room_alias).await?;
-    let room = room.ok_or(FlowError::UnknownAlias)?;
-    Ok(get_alias::Response::new(
-        room,
-        vec![app.server_name.clone()],
-    ))
+    let found = elsewhere::alias(&app.rooms, &app.remote, &request.room_alias).await?;
+    let (room, servers) = found;
+    Ok(get_alias::Response::new(room, servers))
 }
 
 pub(super) async fn delete(
@@ -168,10 +165,10 @@ struct Asked {
 
 impl Asked {
     async fn page(self, app: &App) -> Result<public_rooms::Page, Error> {
-        if self.server.is_some_and(|server| server != app.server_name) {
-            return Err(Error::not_found(
-                "this server cannot ask other servers for their lists",
-            ));
+        if let Some(server) = self.server.filter(|server| *server != app.server_name) {
+            let (filter, limit, since) = (self.filter, self.limit, self.since);
+            let page = elsewhere::public_rooms(&app.remote, &server, filter, limit, since);
+            return Ok(page.await?);
         }
         let reader = app.rooms.reader();
         let since = self.since.as_deref();

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeMap;
 
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
 use ruma::{
-    RoomVersionId, UserId,
+    ServerName, UserId,
     api::{
         client::discovery::{
             discover_homeserver::{self, HomeserverInfo},
             discover_support::{self, Contact, ContactRole},
-            get_capabilities::v3::{self as get_capabilities, Capabilities, RoomVersionStability},
             get_supported_versions,
         },
         federation::discovery::discover_homeserver as discover_server,
     },
 };
+use serde_json::json;
 use vatra_domain::users::Requester;
 
-use super::super::error::Error;
+use super::super::{endpoint::Input, error::Error};
 use crate::wiring::App;
 
 /// v1.1 to v1.13: clients and bridges need them. What of them is missing stands in the README.
@@ -34,6 +38,7 @@ pub(super) async fn versions(
         "org.matrix.msc4222",
         "org.matrix.msc3916.stable",
         "org.matrix.msc2285.stable",
+        "org.matrix.msc3814",
     ];
     Ok(get_supported_versions::Response {
         versions: VERSIONS.iter().map(|&version| version.to_owned()).collect(),
@@ -66,10 +71,14 @@ pub(super) async fn well_known_server(
     (): (),
     _: discover_server::Request,
 ) -> Result<discover_server::Response, Error> {
-    Err(Error::not_found(format!(
-        "{} is not delegated",
-        app.server_name
-    )))
+    match ServerName::parse(&app.config.federation.delegate) {
+        Ok(server) => Ok(discover_server::Response::new(server)),
+        // Empty; what is no server was refused at the start.
+        Err(_) => Err(Error::not_found(format!(
+            "{} is not delegated",
+            app.server_name
+        ))),
+    }
 }
 
 pub(super) async fn well_known_support(
@@ -97,20 +106,22 @@ pub(super) async fn well_known_support(
     })
 }
 
-pub(super) async fn capabilities(
-    _: App,
-    _: Requester,
-    _: get_capabilities::Request,
-) -> Result<get_capabilities::Response, Error> {
+/// Written by hand: ruma leaves out what is as the spec's default, and clients look for it.
+pub(super) async fn capabilities(app: App, _: Requester, _: Input) -> Result<Response, Error> {
     let available: BTreeMap<_, _> = (1..=12)
-        .filter_map(|version: u8| RoomVersionId::try_from(version.to_string()).ok())
-        .map(|version| (version, RoomVersionStability::Stable))
+        .map(|version: u8| (version.to_string(), "stable"))
         .collect();
-    let mut capabilities = Capabilities::default();
-    capabilities.room_versions.default = RoomVersionId::V12;
-    capabilities.room_versions.available = available;
-    capabilities.change_password.enabled = true;
-    capabilities.thirdparty_id_changes.enabled = false;
-    capabilities.get_login_token.enabled = false;
-    Ok(get_capabilities::Response { capabilities })
+    let capabilities = json!({
+        "m.change_password": { "enabled": true },
+        "m.set_displayname": { "enabled": true },
+        "m.set_avatar_url": { "enabled": true },
+        "m.profile_fields": { "enabled": true },
+        "m.3pid_changes": { "enabled": false },
+        "m.get_login_token": { "enabled": false },
+        "m.room_versions": {
+            "default": app.config.rooms.default_version,
+            "available": available,
+        },
+    });
+    Ok(Json(json!({ "capabilities": capabilities })).into_response())
 }

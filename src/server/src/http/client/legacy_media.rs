@@ -5,9 +5,13 @@
 #![allow(deprecated)]
 
 use axum::response::Response;
-use ruma::api::client::media::{
-    get_content::v3 as get_content, get_content_as_filename::v3 as get_content_as_filename,
-    get_content_thumbnail::v3 as get_content_thumbnail, get_media_config::v3 as get_media_config,
+use ruma::{
+    ServerName,
+    api::client::media::{
+        get_content::v3 as get_content, get_content_as_filename::v3 as get_content_as_filename,
+        get_content_thumbnail::v3 as get_content_thumbnail,
+        get_media_config::v3 as get_media_config,
+    },
 };
 use vatra_domain::users::Requester;
 
@@ -29,12 +33,18 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .stream(thumbnail)
 }
 
-/// Whether the operator serves files without a token.
-fn check(app: &App) -> Result<(), Error> {
-    let served = app.config.media.legacy_unauthenticated;
-    served.then_some(()).ok_or_else(|| {
-        Error::not_found("media is served at /_matrix/client/v1/media, with a token")
-    })
+/// Whether the operator serves files without a token; and, if so, whether another server's file may be fetched for it: all who
+/// have no token share one limit, since what they cause fills the disk.
+fn check(app: &App, server: &ServerName, allow_remote: bool) -> Result<bool, Error> {
+    if !app.config.media.legacy_unauthenticated {
+        let message = "media is served at /_matrix/client/v1/media, with a token";
+        return Err(Error::not_found(message));
+    }
+    let fetch = allow_remote && *server != app.server_name;
+    if fetch {
+        app.rates.media("")?;
+    }
+    Ok(fetch)
 }
 
 async fn config(
@@ -53,10 +63,15 @@ async fn download(
     request: get_content::Request,
     _: Upload,
 ) -> Result<Response, Error> {
-    check(&app)?;
+    let fetch = check(&app, &request.server_name, request.allow_remote)?;
     let found = app
         .media
-        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &request.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            fetch,
+        )
         .await?;
     Ok(file(found, None, Cache::Public))
 }
@@ -67,10 +82,15 @@ async fn download_as(
     request: get_content_as_filename::Request,
     _: Upload,
 ) -> Result<Response, Error> {
-    check(&app)?;
+    let fetch = check(&app, &request.server_name, request.allow_remote)?;
     let found = app
         .media
-        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &request.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            fetch,
+        )
         .await?;
     Ok(file(found, Some(request.filename), Cache::Public))
 }
@@ -81,7 +101,7 @@ async fn thumbnail(
     request: get_content_thumbnail::Request,
     _: Upload,
 ) -> Result<Response, Error> {
-    check(&app)?;
+    let fetch = check(&app, &request.server_name, request.allow_remote)?;
     let wanted = wanted(request.width, request.height, request.method.as_ref())?;
     let found = app
         .media
@@ -90,6 +110,7 @@ async fn thumbnail(
             &request.media_id,
             wanted,
             request.timeout_ms,
+            fetch,
         )
         .await?;
     Ok(picture(found, Cache::Public))

@@ -3,7 +3,7 @@
 //! Files are streamed both ways. What a client may do with one is said by headers: only types that cannot run scripts
 //! are shown in place, everything else is saved, and nothing is sniffed.
 //!
-//! Media of other servers is not fetched: asking for it is answered with 404 `M_NOT_FOUND`.
+//! Media of other servers is fetched from them.
 
 use axum::{
     body::Body,
@@ -120,7 +120,12 @@ async fn download(
 ) -> Result<Response, Error> {
     let found = app
         .media
-        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &request.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            true,
+        )
         .await?;
     Ok(file(found, None, Cache::Private))
 }
@@ -133,7 +138,12 @@ async fn download_as(
 ) -> Result<Response, Error> {
     let found = app
         .media
-        .open(&request.server_name, &request.media_id, request.timeout_ms)
+        .open(
+            &request.server_name,
+            &request.media_id,
+            request.timeout_ms,
+            true,
+        )
         .await?;
     Ok(file(found, Some(request.filename), Cache::Private))
 }
@@ -152,6 +162,7 @@ async fn thumbnail(
             &request.media_id,
             wanted,
             request.timeout_ms,
+            true,
         )
         .await?;
     Ok(picture(found, Cache::Private))
@@ -159,7 +170,7 @@ async fn thumbnail(
 
 /// The thumbnail that the parameters ask for. Without a method it is scaled. Animation is a preference that the spec
 /// lets a server not meet: thumbnails here stand still.
-pub(super) fn wanted(
+pub(crate) fn wanted(
     width: ruma::UInt,
     height: ruma::UInt,
     method: Option<&RumaMethod>,

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ruma::{
-    OwnedRoomId, RoomId, RoomOrAliasId, UserId,
+    CanonicalJsonObject, OwnedRoomId, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
         ban_user::v3 as ban_user, forget_room::v3 as forget_room, joined_rooms::v3 as joined_rooms,
         kick_user::v3 as kick_user, leave_room::v3 as leave_room, unban_user::v3 as unban_user,
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use vatra_domain::{
     flows::membership::{self as flow, Change},
     schema::Membership,
-    sync::token::{OrderToken, SyncToken},
+    sync::token::{BatchToken, OrderToken, SyncToken},
     users::Requester,
 };
 
@@ -30,6 +30,9 @@ use crate::wiring::App;
 struct Reason {
     reason: Option<String>,
     third_party_signed: Option<Value>,
+    /// What else a client wants to say with its member event.
+    #[serde(flatten)]
+    more: CanonicalJsonObject,
 }
 
 /// `POST /join/{room or alias}` and `POST /rooms/{room}/join`.
@@ -47,7 +50,7 @@ pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Re
         room: &room,
         reason: body.reason.as_deref(),
     };
-    change.join(&app.users, &app.rooms).await?;
+    change.join(&app.users, &app.rooms, body.more).await?;
     Ok(Json(json!({ "room_id": room })).into_response())
 }
 
@@ -198,9 +201,11 @@ pub(super) async fn members(app: App, caller: Requester, input: Input) -> Result
     let root = match input.param("at") {
         None => seen.root().await?,
         Some(at) => {
-            let position = match (at.parse::<SyncToken>(), at.parse::<OrderToken>()) {
-                (Ok(token), _) => token.position,
-                (_, Ok(OrderToken(order))) => {
+            let position = match (at.parse(), at.parse(), at.parse()) {
+                (Ok(SyncToken { position, .. }), ..) => position,
+                // A prev_batch of /sync means the moment that /sync spoke of.
+                (_, Ok(BatchToken { position, .. }), _) => position,
+                (.., Ok(OrderToken(order))) => {
                     let before = std::ops::Bound::Excluded(order);
                     let direction = vatra_store::Direction::Backward;
                     let unbounded = std::ops::Bound::Unbounded;
@@ -256,18 +261,11 @@ pub(super) async fn joined_members(
     let mut joined = serde_json::Map::new();
     for event in seen.reader.events(&sids).await?.into_iter().flatten() {
         let content: Value = event.pdu.content_as().unwrap_or_default();
-        let text = |field: &str| {
-            content
-                .get(field)
-                .filter(|value| value.is_string())
-                .cloned()
-        };
-        let mut member = serde_json::Map::new();
-        member.extend(text("displayname").map(|name| ("display_name".to_owned(), name)));
-        member.extend(text("avatar_url").map(|url| ("avatar_url".to_owned(), url)));
+        // Clients expect both keys; null where there is no such thing.
+        let text = |field: &str| content.get(field).and_then(Value::as_str);
         joined.insert(
             event.pdu.state_key.clone().unwrap_or_default(),
-            Value::Object(member),
+            json!({ "display_name": text("displayname"), "avatar_url": text("avatar_url") }),
         );
     }
     Ok(Json(json!({ "joined": joined })).into_response())

@@ -18,7 +18,7 @@ use vatra_domain::{
     rooms::{Event, RoomError},
     schema::RoomOrder,
     sync::token::{OrderToken, SyncToken},
-    users::Requester,
+    users::{Ignored, Requester},
 };
 use vatra_store::Direction;
 
@@ -59,9 +59,11 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
         Some(token) => Some(place(&seen, &token).await?),
         None => None,
     };
+    let ignored = app.users.ignored(caller.sid).await?;
     let page = Page {
         seen: &seen,
         filter: &filter,
+        ignored: &ignored,
         limit,
     };
     let (events, end) = match direction {
@@ -86,6 +88,8 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
 struct Page<'a> {
     seen: &'a Seen,
     filter: &'a RoomEventFilter,
+    /// Whose messages are left out.
+    ignored: &'a Ignored,
     limit: usize,
 }
 
@@ -116,7 +120,9 @@ impl Page<'_> {
                 }
             }
             if done {
-                return Ok((page, None));
+                // Whoever asks on from there is told that there is no more; many clients expect a token with every page
+                // that has read something.
+                return Ok((page, (scanned > 0).then_some(at)));
             }
             if scanned >= SCANNED {
                 return Ok((page, Some(at)));
@@ -156,7 +162,9 @@ impl Page<'_> {
                 }
             }
             if done {
-                return Ok((page, None));
+                // Whoever asks on from there is told that there is no more; many clients expect a token with every page
+                // that has read something.
+                return Ok((page, (scanned > 0).then_some(at)));
             }
             if scanned >= SCANNED {
                 return Ok((page, Some(at)));
@@ -179,8 +187,10 @@ impl Page<'_> {
     async fn judged(&self, rows: Vec<Arc<Event>>) -> Result<Vec<(Arc<Event>, bool)>, RoomError> {
         let seen = self.seen;
         let visible = seen.viewer.visible(&seen.reader, &seen.room, &rows).await?;
-        let passes =
-            |event: &Arc<Event>| filter::room_event_matches(self.filter, &seen.room.id, &event.pdu);
+        let passes = |event: &Arc<Event>| {
+            let hushed = event.pdu.state_key.is_none() && self.ignored.contains(&event.pdu.sender);
+            !hushed && filter::room_event_matches(self.filter, &seen.room.id, &event.pdu)
+        };
         Ok(rows
             .into_iter()
             .zip(visible)
@@ -196,18 +206,7 @@ impl Page<'_> {
 pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
     let id: &ruma::EventId = input.id(1)?;
-    let event = seen
-        .reader
-        .event(seen.room.sid, id)
-        .await?
-        .ok_or(RoomError::UnknownEvent)?;
-    if !seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &event)
-        .await?
-    {
-        return Err(RoomError::UnknownEvent.into());
-    }
+    let event = seen.event(id).await?;
     let filter = read_filter(&input)?;
     let limit = match input.param("limit") {
         Some(_) => read_limit(&input, &filter)?,
@@ -222,9 +221,11 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
         OrderToken::before(event.order),
         OrderToken::after(event.order),
     );
+    let ignored = app.users.ignored(caller.sid).await?;
     let half = |limit: usize| Page {
         seen: &seen,
         filter: &filter,
+        ignored: &ignored,
         limit: limit.max(1),
     };
     let (mut before, start) = half(limit.div_ceil(2)).back(here, None).await?;

@@ -3,29 +3,39 @@
 
 mod account;
 mod account_data;
+mod backup;
+mod dehydrated;
 mod devices;
 mod directory;
 mod discovery;
 mod ephemeral;
+mod keys;
 mod legacy_media;
 mod media;
 mod membership;
 mod messages;
+mod openid;
+mod people;
 mod profile;
 mod push_rules;
 mod relations;
 mod rooms;
 mod session;
+mod spaces;
 mod sync;
+mod to_device;
 
 use ruma::api::client::{
-    account as ruma_account, context as ruma_context, knock as ruma_knock,
-    membership as ruma_membership, message as ruma_message, presence as ruma_presence,
-    profile as ruma_profile, read_marker as ruma_marker, receipt as ruma_receipt,
-    relations as ruma_relations, room as ruma_room, session as ruma_session, state as ruma_state,
-    sync as ruma_sync, typing as ruma_typing,
+    account as ruma_account, backup as ruma_backup, context as ruma_context,
+    dehydrated_device as ruma_dehydrated, discovery as ruma_discovery, keys as ruma_keys,
+    knock as ruma_knock, membership as ruma_membership, message as ruma_message,
+    presence as ruma_presence, profile as ruma_profile, read_marker as ruma_marker,
+    receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
+    session as ruma_session, space as ruma_space, state as ruma_state, sync as ruma_sync,
+    threads as ruma_threads, typing as ruma_typing,
 };
 
+pub(crate) use self::media::wanted as media_wanted;
 use super::endpoint::Routes;
 
 /// All of them.
@@ -35,7 +45,7 @@ pub(crate) fn routes() -> Routes {
         .add(discovery::well_known_client)
         .add(discovery::well_known_support)
         .add(discovery::well_known_server)
-        .add(discovery::capabilities)
+        .json::<ruma_discovery::get_capabilities::v3::Request, _, _, _>(discovery::capabilities)
         .add(session::flows)
         .json::<ruma_session::login::v3::Request, _, _, _>(session::login)
         .add(session::refresh)
@@ -48,6 +58,7 @@ pub(crate) fn routes() -> Routes {
         .add(account::change_password)
         .add(account::deactivate)
         .add(account::third_party_ids)
+        .add(openid::token)
         .add(devices::list)
         .add(devices::get)
         .add(devices::rename)
@@ -68,6 +79,7 @@ pub(crate) fn routes() -> Routes {
         .add(account_data::delete_tag);
     let routes = room_routes(routes);
     let routes = push_rule_routes(routes);
+    let routes = backup_routes(key_routes(routes));
     let routes = media::routes(routes);
     let routes = legacy_media::routes(routes);
     account::shared_secret_routes(routes)
@@ -82,6 +94,14 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_relations::get_relating_events_with_rel_type_and_event_type::v1::Request, _, _, _>(
             relations::relations,
         )
+        .add(relations::at_time)
+        .json::<ruma_threads::get_threads::v1::Request, _, _, _>(relations::threads)
+        .json::<ruma_space::get_hierarchy::v1::Request, _, _, _>(spaces::hierarchy)
+        .json::<ruma_room::get_summary::v1::Request, _, _, _>(spaces::summary)
+        .add(people::search)
+        .add(people::report_event)
+        .add(people::report_room)
+        .add(people::report_user)
         .add(directory::create)
         .add(directory::get)
         .add(directory::delete)
@@ -91,6 +111,7 @@ fn room_routes(routes: Routes) -> Routes {
         .add(directory::list)
         .add(directory::search)
         .add(rooms::create)
+        .add(rooms::upgrade)
         .json::<ruma_message::send_message_event::v3::Request, _, _, _>(rooms::send)
         .add(rooms::redact)
         .json::<ruma_state::send_state_event::v3::Request, _, _, _>(rooms::set_state)
@@ -117,6 +138,46 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_presence::get_presence::v3::Request, _, _, _>(ephemeral::get_presence)
         .json::<ruma_presence::set_presence::v3::Request, _, _, _>(ephemeral::set_presence)
         .json::<ruma_sync::sync_events::v3::Request, _, _, _>(sync::sync)
+}
+
+fn key_routes(routes: Routes) -> Routes {
+    routes
+        .json::<ruma_keys::upload_keys::v3::Request, _, _, _>(keys::upload)
+        .json::<ruma_keys::get_keys::v3::Request, _, _, _>(keys::query)
+        .add(keys::claim)
+        .add(keys::changes)
+        .add(keys::upload_signing_keys)
+        .json::<ruma_keys::upload_signatures::v3::Request, _, _, _>(keys::upload_signatures)
+        .add(to_device::send)
+        .json::<ruma_dehydrated::put_dehydrated_device::unstable::Request, _, _, _>(dehydrated::put)
+        .add(dehydrated::get)
+        .add(dehydrated::delete)
+        .add(dehydrated::messages)
+}
+
+fn backup_routes(routes: Routes) -> Routes {
+    use ruma_backup::{
+        add_backup_keys, add_backup_keys_for_room, add_backup_keys_for_session,
+        create_backup_version, delete_backup_keys, delete_backup_keys_for_room,
+        delete_backup_keys_for_session, delete_backup_version, get_backup_info, get_backup_keys,
+        get_backup_keys_for_room, get_backup_keys_for_session, get_latest_backup_info,
+        update_backup_version,
+    };
+    routes
+        .json::<create_backup_version::v3::Request, _, _, _>(backup::create)
+        .json::<get_latest_backup_info::v3::Request, _, _, _>(backup::latest)
+        .json::<get_backup_info::v3::Request, _, _, _>(backup::get)
+        .json::<update_backup_version::v3::Request, _, _, _>(backup::update)
+        .json::<delete_backup_version::v3::Request, _, _, _>(backup::delete)
+        .json::<add_backup_keys::v3::Request, _, _, _>(backup::put_all)
+        .json::<add_backup_keys_for_room::v3::Request, _, _, _>(backup::put_room)
+        .json::<add_backup_keys_for_session::v3::Request, _, _, _>(backup::put_session)
+        .json::<get_backup_keys::v3::Request, _, _, _>(backup::get_all)
+        .json::<get_backup_keys_for_room::v3::Request, _, _, _>(backup::get_room)
+        .json::<get_backup_keys_for_session::v3::Request, _, _, _>(backup::get_session)
+        .json::<delete_backup_keys::v3::Request, _, _, _>(backup::delete_all)
+        .json::<delete_backup_keys_for_room::v3::Request, _, _, _>(backup::delete_room)
+        .json::<delete_backup_keys_for_session::v3::Request, _, _, _>(backup::delete_session)
 }
 
 fn push_rule_routes(routes: Routes) -> Routes {

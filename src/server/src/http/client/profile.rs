@@ -4,22 +4,23 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use ruma::{OwnedUserId, UserId};
+use ruma::UserId;
 use serde_json::{Value, json};
-use vatra_domain::{flows, schema::UserSid, users::Requester};
+use vatra_domain::{
+    flows,
+    users::{Requester, profile::Profile},
+};
 
 use super::super::{endpoint::Input, error::Error};
 use crate::wiring::App;
 
 pub(super) async fn get(app: App, (): (), input: Input) -> Result<Response, Error> {
-    let (_, sid) = known(&app, &input).await?;
-    Ok(Json(app.users.profile(sid).await?).into_response())
+    Ok(Json(known(&app, &input, None).await?).into_response())
 }
 
 pub(super) async fn get_field(app: App, (): (), input: Input) -> Result<Response, Error> {
-    let (_, sid) = known(&app, &input).await?;
     let name = input.arg(1);
-    match app.users.profile_field(sid, name).await? {
+    match known(&app, &input, Some(name)).await?.remove(name) {
         Some(value) => {
             let answer = serde_json::Map::from_iter([(name.to_owned(), value)]);
             Ok(Json(answer).into_response())
@@ -70,9 +71,13 @@ async fn set(
     Ok(Json(json!({})).into_response())
 }
 
-/// A user with an account here. Those of other servers are asked for over federation, which is not there yet.
-async fn known(app: &App, input: &Input) -> Result<(OwnedUserId, UserSid), Error> {
+/// The profile of a user, as far as it is needed; that of another server's user is asked for there.
+async fn known(app: &App, input: &Input, field: Option<&str>) -> Result<Profile, Error> {
     let user: &UserId = input.id(0)?;
+    if user.server_name() != app.server_name {
+        return Ok(flows::elsewhere::profile(&app.remote, user, field).await?);
+    }
     let found = app.users.find(user.as_str()).await?;
-    found.ok_or_else(|| Error::not_found("no such user"))
+    let (_, sid) = found.ok_or_else(|| Error::not_found("no such user"))?;
+    Ok(app.users.profile(sid).await?)
 }

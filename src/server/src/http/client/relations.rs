@@ -1,4 +1,4 @@
-//! What relates to an event, a page at a time.
+//! What relates to an event, a page at a time; the threads of a room; the event nearest to a moment.
 //! <https://spec.matrix.org/v1.19/client-server-api/#relationships-api>
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -7,10 +7,10 @@ use axum::{
     Json,
     response::{IntoResponse, Response},
 };
-use ruma::OwnedEventId;
+use ruma::{OwnedEventId, api::client::room::get_event_by_timestamp::v1 as get_event_by_timestamp};
 use serde_json::json;
 use vatra_domain::{
-    rooms::{Event, RoomError},
+    rooms::{Event, at_time, threads},
     schema::{EventSid, RelationRow, RoomOrder},
     sync::token::OrderToken,
     users::Requester,
@@ -39,20 +39,8 @@ pub(super) async fn relations(
     input: Input,
 ) -> Result<Response, Error> {
     let id: &ruma::EventId = input.id(1)?;
-    let hidden = || Error::from(RoomError::UnknownEvent);
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
-    let parent = seen
-        .reader
-        .event(seen.room.sid, id)
-        .await?
-        .ok_or_else(hidden)?;
-    let may_see = seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &parent)
-        .await?;
-    if !may_see {
-        return Err(hidden());
-    }
+    let parent = seen.event(id).await?;
     let asked = Asked::read(&seen, &input).await?;
     let related = related(&seen, &parent, asked.recurse).await?;
     let (events, next) = asked.page(&seen, related, &input).await?;
@@ -69,6 +57,68 @@ pub(super) async fn relations(
         answer.insert("recursion_depth".to_owned(), json!(DEPTH));
     }
     Ok(Json(answer).into_response())
+}
+
+/// `GET /rooms/{room}/threads`.
+pub(super) async fn threads(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let seen = Seen::new(&app, &caller, input.id(0)?).await?;
+    let participated = match input.param("include").as_deref() {
+        None | Some("all") => false,
+        Some("participated") => true,
+        Some(_) => return Err(Error::invalid_param("include is all or participated")),
+    };
+    let newest = seen.end().await?;
+    let before = match input.param("from") {
+        Some(token) => place(&seen, &token).await?.0,
+        None => newest,
+    };
+    let asked = threads::Asked {
+        before,
+        participated,
+        limit: read_limit(&input)?,
+    };
+    let (roots, next) =
+        threads::threads(&seen.reader, &seen.viewer, &seen.room, newest, asked).await?;
+    let mut answer = serde_json::Map::new();
+    answer.insert("chunk".to_owned(), json!(seen.show(&app, &roots).await?));
+    let next = next.map(|next| json!(OrderToken::before(next).to_string()));
+    answer.extend(next.map(|next| ("next_batch".to_owned(), next)));
+    Ok(Json(answer).into_response())
+}
+
+/// `GET /rooms/{room}/timestamp_to_event`.
+pub(super) async fn at_time(
+    app: App,
+    caller: Requester,
+    request: get_event_by_timestamp::Request,
+) -> Result<get_event_by_timestamp::Response, Error> {
+    let seen = Seen::new(&app, &caller, &request.room_id).await?;
+    let direction = match request.dir {
+        ruma::api::Direction::Forward => Direction::Forward,
+        ruma::api::Direction::Backward => Direction::Backward,
+    };
+    let (newest, ts) = (seen.end().await?, request.ts.0.into());
+    let found = at_time::at_time(
+        &seen.reader,
+        &seen.viewer,
+        &seen.room,
+        newest,
+        ts,
+        direction,
+    );
+    let event = found
+        .await?
+        .ok_or_else(|| Error::not_found("there is no event on that side of the moment"))?;
+    let (id, ts) = (event.pdu.event_id.clone(), event.pdu.origin_server_ts);
+    Ok(get_event_by_timestamp::Response::new(id, ts))
+}
+
+fn read_limit(input: &Input) -> Result<usize, Error> {
+    match input.param("limit").map(|text| text.parse::<usize>()) {
+        None => Ok(DEFAULT),
+        Some(Ok(limit)) if limit > 0 => Ok(limit.min(MOST)),
+        Some(_) => Err(Error::invalid_param("limit is a positive number")),
+    }
 }
 
 /// What the query says.
@@ -92,11 +142,7 @@ impl Asked {
             Some("true") => true,
             Some(_) => return Err(Error::invalid_param("recurse is true or false")),
         };
-        let limit = match input.param("limit").map(|text| text.parse::<usize>()) {
-            None => DEFAULT,
-            Some(Ok(limit)) if limit > 0 => limit.min(MOST),
-            Some(_) => return Err(Error::invalid_param("limit is a positive number")),
-        };
+        let limit = read_limit(input)?;
         let from = match input.param("from") {
             Some(token) => Some(place(seen, &token).await?),
             None => None,

@@ -7,10 +7,11 @@ use axum::{
 };
 use http::StatusCode;
 use ruma::{
-    CanonicalJsonObject, OwnedEventId, RoomId,
+    CanonicalJsonObject, EventId, OwnedEventId, RoomId,
     api::{
         client::{
-            redact::redact_event::v3 as redact_event, room::create_room::v3 as create_room_request,
+            redact::redact_event::v3 as redact_event,
+            room::{create_room::v3 as create_room_request, upgrade_room::v3 as upgrade_room},
         },
         error::ErrorCode,
     },
@@ -20,13 +21,13 @@ use serde_json::json;
 use std::sync::Arc;
 use vatra_domain::{
     event::{build::Draft, client::client_json, relation::Relation},
-    flows::{content, create_room::create_room, directory::check_canonical},
+    flows::{content, create_room::create_room, directory::check_canonical, upgrade as flow},
     rooms::{
         Event, Reader, Room, RoomError, TxnKey,
         serve::{self, Form},
         visible::Viewer,
     },
-    schema::{Membership, MembershipRow, StateRoot},
+    schema::{Membership, MembershipRow, RoomOrder, StateRoot},
     users::Requester,
 };
 
@@ -39,8 +40,19 @@ pub(super) async fn create(
     request: create_room_request::Request,
 ) -> Result<create_room_request::Response, Error> {
     app.rates.join(caller.user.as_str())?;
-    let room_id = create_room(&app.users, &app.rooms, &caller, request).await?;
+    let version = &app.config.rooms.default_version;
+    let room_id = create_room(&app.users, &app.rooms, &caller, request, version).await?;
     Ok(create_room_request::Response { room_id })
+}
+
+pub(super) async fn upgrade(
+    app: App,
+    caller: Requester,
+    request: upgrade_room::Request,
+) -> Result<upgrade_room::Response, Error> {
+    app.rates.join(caller.user.as_str())?;
+    let replacement_room = flow::upgrade(&app.users, &app.rooms, &caller, request).await?;
+    Ok(upgrade_room::Response::new(replacement_room))
 }
 
 /// `PUT /rooms/{room}/send/{type}/{txn}`. Read by hand: the body is the content, whatever its type.
@@ -246,18 +258,7 @@ pub(super) async fn get_event(
         Ok(seen) => seen,
         Err(_) => return Err(hidden()),
     };
-    let event = seen
-        .reader
-        .event(seen.room.sid, id)
-        .await?
-        .ok_or_else(hidden)?;
-    if !seen
-        .viewer
-        .may_see(&seen.reader, &seen.room, &event)
-        .await?
-    {
-        return Err(hidden());
-    }
+    let event = seen.event(id).await?;
     let shown = seen.show(&app, &[event]).await?;
     Ok(Json(shown.into_iter().next().ok_or_else(hidden)?).into_response())
 }
@@ -312,12 +313,29 @@ impl Seen {
         }))
     }
 
+    /// An event that the caller may see; one that they may not is as unknown as one that there is not.
+    pub(super) async fn event(&self, id: &EventId) -> Result<Arc<Event>, Error> {
+        let (reader, room) = (&self.reader, &self.room);
+        if let Some(event) = reader.event(room.sid, id).await?
+            && self.viewer.may_see(reader, room, &event).await?
+        {
+            return Ok(event);
+        }
+        Err(RoomError::UnknownEvent.into())
+    }
+
     /// Up to when the caller may see the room.
     pub(super) fn until(&self) -> vatra_store::Position {
         match self.membership {
             Some(row) if row.membership != Membership::Join && row.was_joined() => row.joined_until,
             _ => self.reader.watermark(),
         }
+    }
+
+    /// The first place of the room that the caller may not see any more, or that is still empty.
+    pub(super) async fn end(&self) -> Result<RoomOrder, Error> {
+        let newest = self.reader.order_at(self.room.sid, self.until()).await?;
+        Ok(newest.map_or(RoomOrder(0), RoomOrder::next))
     }
 
     /// The state that the caller may see.

@@ -38,6 +38,9 @@ pub(super) async fn sync(app: App, caller: Requester, input: Input) -> Result<Re
             .set(&app.rooms.reader(), caller.sid, presence, None)
             .await?;
     }
+    if let Some(since) = request.since {
+        app.syncs.acknowledge(&viewer(&caller), since).await?;
+    }
     let response = app.syncs.sync(&viewer(&caller), &request).await?;
     Ok(Json(response).into_response())
 }

@@ -1,202 +1,23 @@
 //! Each way in which a store can be damaged, found by its name; mended where the row is derived, reported where it is primary.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
-use ruma::{OwnedEventId, RoomVersionId, events::receipt::ReceiptThread, user_id};
-use serde_json::{Value as Json, json};
+mod fixture;
+
+use ruma::RoomVersionId;
+use serde_json::json;
 use vatra_store::{Batch, Map, Position};
 
-use super::super::{Rooms, tests};
+use self::fixture::{Fixture, fixture};
 use crate::{
     audit::Problem,
-    clock::ManualClock,
-    rooms::ephemeral::Ephemeral,
     schema::{
-        ALIASES, AliasRow, CURRENT_STATE, DeltaRow, EVENT_SIDS, EVENTS, EventRow, EventSid,
-        HeadRow, LOG, LogRow, MEMBER_COUNTS, MEMBERSHIPS, Membership, MembershipRow, RECEIPT_LOG,
-        RELATIONS, ROOM_ALIASES, ROOM_HEADS, ROOM_LOG, ROOM_MEMBERS, ROOM_SIDS, ROOMS, RoomOrder,
-        RoomSid, STATE_DELTAS, STATE_KEY_SIDS, STATE_NODES, TIMELINE, USER_IDS, USER_SIDS, UserSid,
+        ALIASES, AliasRow, CURRENT_STATE, EVENT_SIDS, EVENT_TIMES, EVENTS, EventRow, EventSid,
+        GAPS, GapRow, HeadRow, JOINED_SERVERS, LOG, LogRow, MEMBER_COUNTS, MEMBERSHIPS, MISSING,
+        Membership, MembershipRow, RECEIPT_LOG, RELATED, RELATIONS, ROOM_ALIASES, ROOM_HEADS,
+        ROOM_LOG, ROOM_MEMBERS, ROOM_SIDS, ROOMS, RoomOrder, RoomSid, SERVER_ROOMS, STATE_DELTAS,
+        STATE_KEY_SIDS, STATE_NODES, THREAD_REPLIES, TIMELINE, USER_IDS, USER_SIDS,
     },
 };
-
-/// A room with some of everything, and what its rows say.
-struct Fixture {
-    rooms: Rooms,
-    room: RoomSid,
-    id: String,
-    bob: UserSid,
-    carol: UserSid,
-    eve: UserSid,
-    said: OwnedEventId,
-    sid: EventSid,
-    event: EventRow,
-    /// Bob's reaction to what was said.
-    reaction: EventRow,
-    head: HeadRow,
-    delta: ((RoomSid, Position), DeltaRow),
-    receipt: (
-        (RoomSid, Position, UserSid),
-        (RoomSid, UserSid, String, String),
-    ),
-    bob_row: MembershipRow,
-    carol_row: MembershipRow,
-}
-
-async fn fixture(version: &RoomVersionId) -> Fixture {
-    let rooms = tests::rooms().await;
-    let room = tests::room_of_alice(&rooms, version).await;
-    for (user, membership) in [
-        ("@bob:test", "join"),
-        ("@carol:test", "join"),
-        ("@carol:test", "leave"),
-    ] {
-        rooms
-            .send_one(&room, tests::member(user, membership), None)
-            .await
-            .unwrap();
-    }
-    let said = rooms
-        .send_one(&room, tests::say("@alice:test", "hello"), None)
-        .await
-        .unwrap();
-    let relates =
-        json!({ "m.relates_to": { "rel_type": "m.annotation", "event_id": said, "key": "+" } });
-    let reaction = tests::draft("@bob:test", "m.reaction", None, relates);
-    let reaction = rooms.send_one(&room, reaction, None).await.unwrap();
-    let secret = rooms
-        .send_one(&room, tests::say("@alice:test", "secret"), None)
-        .await
-        .unwrap();
-    let mut redaction = tests::draft("@alice:test", "m.room.redaction", None, json!({}));
-    redaction.redacts = Some(secret);
-    rooms.send_one(&room, redaction, None).await.unwrap();
-
-    let bob = rooms
-        .ids()
-        .intern_user(user_id!("@bob:test"))
-        .await
-        .unwrap();
-    let carol = rooms
-        .ids()
-        .intern_user(user_id!("@carol:test"))
-        .await
-        .unwrap();
-    let eve = rooms
-        .ids()
-        .intern_user(user_id!("@eve:test"))
-        .await
-        .unwrap();
-    let reader = rooms.reader();
-    let sid = reader.room(&room).await.unwrap().unwrap().sid;
-    let ephemeral = Ephemeral::new(rooms.store().clone(), ManualClock::new(1_000), true);
-    let thread = ReceiptThread::Unthreaded;
-    ephemeral
-        .receipts
-        .set(&reader, sid, bob, "m.read", &thread, &said)
-        .await
-        .unwrap();
-    let mut batch = Batch::new();
-    let alias = AliasRow {
-        room: room.to_string(),
-        creator: "@alice:test".to_owned(),
-    };
-    batch.put(&ALIASES, &"#tea:test".to_owned(), &alias);
-    batch.put(&ROOM_ALIASES, &(sid, "#tea:test".to_owned()), &());
-    rooms.store().write(batch).await.unwrap();
-
-    let view = rooms.store().view();
-    let event_sid = view
-        .get(&EVENT_SIDS, &said.to_string())
-        .await
-        .unwrap()
-        .unwrap();
-    let reaction = view
-        .get(&EVENT_SIDS, &reaction.to_string())
-        .await
-        .unwrap()
-        .unwrap();
-    let all = vatra_store::Range::all;
-    let back = vatra_store::Direction::Backward;
-    Fixture {
-        room: sid,
-        id: room.to_string(),
-        bob,
-        carol,
-        eve,
-        said,
-        sid: event_sid,
-        event: view.get(&EVENTS, &event_sid).await.unwrap().unwrap(),
-        reaction: view.get(&EVENTS, &reaction).await.unwrap().unwrap(),
-        head: view.get(&ROOM_HEADS, &sid).await.unwrap().unwrap(),
-        delta: view
-            .first(&STATE_DELTAS, all(), back)
-            .await
-            .unwrap()
-            .unwrap(),
-        receipt: view
-            .first(&RECEIPT_LOG, all(), back)
-            .await
-            .unwrap()
-            .unwrap(),
-        bob_row: view.get(&MEMBERSHIPS, &(bob, sid)).await.unwrap().unwrap(),
-        carol_row: view
-            .get(&MEMBERSHIPS, &(carol, sid))
-            .await
-            .unwrap()
-            .unwrap(),
-        rooms,
-    }
-}
-
-impl Fixture {
-    async fn problems(&self, repair: bool) -> Vec<Problem> {
-        let mut problems = Vec::new();
-        self.rooms
-            .check(repair, |problem| problems.push(problem))
-            .await
-            .unwrap();
-        problems
-    }
-
-    async fn damaged(version: &RoomVersionId, damage: fn(&Fixture, &mut Batch)) -> Self {
-        let fixture = fixture(version).await;
-        assert_eq!(
-            fixture.problems(false).await,
-            [],
-            "a sound room of version {version}"
-        );
-        let mut batch = Batch::new();
-        damage(&fixture, &mut batch);
-        fixture.rooms.store().write(batch).await.unwrap();
-        fixture
-    }
-
-    fn log(&self) -> LogRow {
-        let (room, order) = (self.room, self.event.head.order);
-        LogRow {
-            room,
-            event: self.sid,
-            order,
-        }
-    }
-
-    fn relation(&self) -> (RoomSid, String, RoomOrder) {
-        (self.room, self.said.to_string(), self.reaction.head.order)
-    }
-
-    fn rewrite(&self, batch: &mut Batch, change: fn(&mut Json)) {
-        let mut json: Json = serde_json::from_slice(&self.event.pdu).unwrap();
-        change(&mut json);
-        let pdu = serde_json::to_vec(&json).unwrap().into();
-        batch.put(
-            &EVENTS,
-            &self.sid,
-            &EventRow {
-                pdu,
-                ..self.event.clone()
-            },
-        );
-    }
-}
 
 type Damage = (&'static str, &'static str, fn(&Fixture, &mut Batch));
 
@@ -254,6 +75,67 @@ const DERIVED: &[Damage] = &[
             &at.relation(),
             &"?".to_owned(),
         );
+    }),
+    ("event_times", "missing", |at, b| {
+        b.delete(&EVENT_TIMES, &at.time());
+    }),
+    ("event_times", "wrong", |at, b| {
+        b.put(&EVENT_TIMES, &at.time(), &EventSid(1));
+    }),
+    ("event_times", "calls for", |at, b| {
+        b.put(&EVENT_TIMES, &(at.room, 7, at.event.head.order), &at.sid);
+    }),
+    ("thread_replies", "missing", |at, b| {
+        b.delete(&THREAD_REPLIES, &(at.room, at.reply.head.order));
+    }),
+    ("thread_replies", "wrong", |at, b| {
+        b.put(
+            &THREAD_REPLIES,
+            &(at.room, at.reply.head.order),
+            &"$other".to_owned(),
+        );
+    }),
+    ("thread_replies", "calls for", |at, b| {
+        b.put(
+            &THREAD_REPLIES,
+            &(at.room, at.event.head.order),
+            &at.said.to_string(),
+        );
+    }),
+    ("thread_replies", "calls for", |at, b| {
+        b.put(
+            &THREAD_REPLIES,
+            &(at.room, RoomOrder(7)),
+            &at.said.to_string(),
+        );
+    }),
+    ("related", "missing", |at, b| {
+        b.delete(&RELATED, &(at.room, at.said.to_string()));
+    }),
+    ("joined_servers", "missing", |at, b| {
+        b.delete(&JOINED_SERVERS, &(at.room, "other".to_owned()));
+    }),
+    ("joined_servers", "wrong", |at, b| {
+        b.put(&JOINED_SERVERS, &(at.room, String::new()), &7);
+    }),
+    ("joined_servers", "wrong", |at, b| {
+        b.put(&JOINED_SERVERS, &(at.room, "gone".to_owned()), &7);
+    }),
+    ("missing", "missing", |at, b| {
+        b.delete(&MISSING, &(at.room, "$gone".to_owned()));
+    }),
+    ("missing", "calls for", |at, b| {
+        b.put(
+            &MISSING,
+            &(at.room, "$other".to_owned()),
+            &at.event.head.order,
+        );
+    }),
+    ("server_rooms", "missing", |at, b| {
+        b.delete(&SERVER_ROOMS, &("other".to_owned(), at.room));
+    }),
+    ("server_rooms", "calls for", |at, b| {
+        b.put(&SERVER_ROOMS, &("gone".to_owned(), at.room), &());
     }),
     ("current_state", "missing", |at, b| {
         b.delete(&CURRENT_STATE, &bob_member(at));
@@ -435,6 +317,13 @@ const PRIMARY: &[Damage] = &[
         let mut delta = at.delta.1.clone();
         delta.changes[0].new = Some(at.sid);
         b.put(&STATE_DELTAS, &at.delta.0, &delta);
+    }),
+    ("gaps", "does not stand there", |at, b| {
+        let row = GapRow {
+            event: at.sid,
+            missing: Vec::new(),
+        };
+        b.put(&GAPS, &(at.room, RoomOrder(7)), &row);
     }),
     ("aliases", "there is no room", |_, b| {
         let row = AliasRow {

@@ -1,0 +1,71 @@
+//! Row types of followers.
+
+use serde::{Deserialize, Serialize};
+use vatra_store::{Position, impl_value};
+
+use super::{EventSid, RoomSid};
+
+/// How far a follower has read the log.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FollowerRow {
+    /// The last position that it has dealt with.
+    pub cursor: Position,
+    /// How many items it has set aside.
+    pub set_aside: u64,
+}
+impl_value!(FollowerRow);
+
+/// A server's part in a room.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoomServerRow {
+    /// How many of its users are joined.
+    pub members: u64,
+    /// Since when some are: what was said before is not for it.
+    pub since: Position,
+    /// When the last one went, if nobody is joined: that event is still for it.
+    pub until: Option<Position>,
+}
+impl_value!(RoomServerRow);
+
+impl RoomServerRow {
+    /// Whether what happened at a position is for the server.
+    pub fn was_there(&self, at: Position) -> bool {
+        self.since <= at && self.until.is_none_or(|until| at <= until)
+    }
+}
+
+/// A server that is sent to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DestinationRow {
+    /// Everything for it up to here was delivered, or left to it to ask for.
+    pub sent: Position,
+    /// When it last took a transaction, in milliseconds since the Unix epoch.
+    pub success: u64,
+    /// It was away for long: only the newest event of each room is sent, up to a position, beginning with a room.
+    pub catch_up: Option<(Position, RoomSid)>,
+    /// How many transactions it has refused for good.
+    pub set_aside: u64,
+    /// What went wrong last.
+    pub error: Option<String>,
+}
+impl_value!(DestinationRow);
+
+/// A transaction that was or is being sent: its content never changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutTransactionRow {
+    /// Its id.
+    pub id: String,
+    /// When it was made, in milliseconds since the Unix epoch.
+    pub made: u64,
+    /// Its events.
+    pub events: Vec<EventSid>,
+    /// Its ephemeral units, as JSON.
+    pub edus: Vec<String>,
+    /// What [`DestinationRow::sent`] becomes when it is taken.
+    pub sent: Position,
+    /// What [`DestinationRow::catch_up`] becomes.
+    pub catch_up: Option<(Position, RoomSid)>,
+    /// How often it was refused.
+    pub refusals: u32,
+}
+impl_value!(OutTransactionRow);
