@@ -12,7 +12,7 @@ use ruma::{
 };
 use vatra_store::{Direction, Position};
 
-use super::token::OrderToken;
+use super::{lazy::Round, token::OrderToken};
 use crate::{
     event::filter,
     rooms::{Event, Reader, Room, RoomError, visible::Viewer},
@@ -37,6 +37,8 @@ pub(super) struct Ask<'a> {
     pub(super) ignored: &'a Ignored,
     /// The state at the end of the window instead of at its start.
     pub(super) state_after: bool,
+    /// Which members the client has been sent.
+    pub(super) round: &'a Round,
 }
 
 /// The events of a room between two positions, and the state around them.
@@ -76,7 +78,9 @@ impl Ask<'_> {
             Some(since) if !full => self.reader.root_at(room.sid, since).await?,
             _ => None,
         };
-        let state = self.state(room, known, wanted, &events).await?;
+        // Who is sent everything of the room is sent its members too.
+        let anew = full || since.is_none();
+        let state = self.state(room, (known, wanted), &events, anew).await?;
         Ok(Window {
             events,
             limited,
@@ -150,9 +154,9 @@ impl Ask<'_> {
     async fn state(
         &self,
         room: &Room,
-        known: StateRoot,
-        wanted: StateRoot,
+        (known, wanted): (StateRoot, StateRoot),
         timeline: &[Arc<Event>],
+        anew: bool,
     ) -> Result<Vec<Arc<Event>>, RoomError> {
         let changes = self.reader.diff(known, wanted).await?;
         let sids: Vec<EventSid> = changes
@@ -166,7 +170,10 @@ impl Ask<'_> {
             .into_iter()
             .flatten()
             .collect();
-        if let LazyLoadOptions::Enabled { .. } = self.state.lazy_load_options {
+        if let LazyLoadOptions::Enabled {
+            include_redundant_members,
+        } = self.state.lazy_load_options
+        {
             let mut wanted_members: HashSet<OwnedUserId> = timeline
                 .iter()
                 .map(|event| event.pdu.sender.clone())
@@ -179,20 +186,29 @@ impl Ask<'_> {
                     .flatten()
                     .is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
             });
-            self.add_members(&mut events, wanted, &wanted_members)
+            let redundant = anew || include_redundant_members;
+            self.add_members(&mut events, wanted, &wanted_members, redundant)
                 .await?;
         }
         events.retain(|event| filter::room_event_matches(self.state, &room.id, &event.pdu));
+        if !self.state.lazy_load_options.is_disabled() {
+            let members = events
+                .iter()
+                .filter(|event| event.pdu.kind == TimelineEventType::RoomMember);
+            self.round.sends(members.map(|event| event.sid));
+        }
         events.sort_by_key(|event| event.order);
         Ok(events)
     }
 
-    /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them.
+    /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them. Those
+    /// that it has been sent before are left out, unless `redundant`.
     async fn add_members(
         &self,
         events: &mut Vec<Arc<Event>>,
         root: StateRoot,
         wanted: &HashSet<OwnedUserId>,
+        redundant: bool,
     ) -> Result<(), RoomError> {
         for user in wanted {
             let there = events.iter().any(|event| {
@@ -206,6 +222,7 @@ impl Ask<'_> {
                 .reader
                 .state_at_key(root, &StateEventType::RoomMember, user.as_str())
                 .await?
+                .filter(|event| redundant || !self.round.knows(event.sid))
             {
                 events.push(event);
             }

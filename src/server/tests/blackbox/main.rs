@@ -16,6 +16,7 @@ mod encryption;
 mod ephemeral;
 mod federation;
 mod harness;
+mod lazy;
 mod operate;
 mod people;
 mod rooms;
