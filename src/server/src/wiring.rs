@@ -2,7 +2,7 @@
 //!
 //! There is no global: two servers can run in one process.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -31,6 +31,9 @@ use crate::{
     http::{address::Proxies, counts::Counts, limits::Rates},
     outbound,
 };
+
+/// How long background tasks have to finish once the server stops.
+const BACKGROUND: Duration = Duration::from_secs(5);
 
 /// Bounds on what a request may cost.
 #[derive(Debug, Clone, Copy)]
@@ -277,11 +280,17 @@ impl App {
         })
     }
 
-    /// Ends everything: long polls first, the committer last.
+    /// Ends everything: long polls first, the committer last. What runs in the background has some seconds to finish.
     pub async fn close(&self) {
         self.soft_stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(BACKGROUND, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            // From here on none of them can write.
+            tracing::warn!(left = self.tasks.len(), "background tasks do not end");
+        }
         self.store.close().await;
     }
 }

@@ -19,6 +19,7 @@ mod harness;
 mod lazy;
 mod operate;
 mod people;
+mod process;
 mod rooms;
 mod routing;
 mod server;
