@@ -101,6 +101,11 @@ impl StateTrees {
         }
     }
 
+    /// How much memory the cache holds, in bytes.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
     /// The event at `key` in the state `root`. Costs one node per level (two for a room of 500 members).
     pub async fn get(
         &self,
