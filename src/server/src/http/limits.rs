@@ -22,6 +22,9 @@ type Keyed = RateLimiter<String, DashMapStateStore<String>, DefaultClock>;
 /// How many keys a kind remembers before the full buckets are forgotten.
 const KEYS: usize = 10_000;
 
+/// How much of a name is looked at: as much as a user id can have.
+const LONGEST: usize = 255;
+
 /// The limits of this server.
 pub struct Rates {
     enabled: bool,
@@ -63,10 +66,15 @@ impl Rates {
     pub(crate) fn login(&self, name: &str, from: Option<Address>) -> Result<(), Error> {
         // The address first: who has used it up does not use up the name of someone else too.
         self.check(&self.login_from, &network(from))?;
-        self.check(&self.login, name)
+        self.check(&self.login, &name.chars().take(LONGEST).collect::<String>())
     }
 
-    /// A registration from an address.
+    /// An attempt of `user`, who is logged in, to show their password again.
+    pub(crate) fn confirm(&self, user: &str) -> Result<(), Error> {
+        self.check(&self.login, user)
+    }
+
+    /// A registration from an address, or a question whether it would do.
     pub(crate) fn register(&self, from: Option<Address>) -> Result<(), Error> {
         self.check(&self.register, &network(from))
     }

@@ -17,6 +17,7 @@ mod ephemeral;
 mod federation;
 mod harness;
 mod lazy;
+mod limits;
 mod operate;
 mod people;
 mod process;
