@@ -19,6 +19,7 @@ use vatra_store::{Batch, CommitError};
 use super::{FlowError, content, membership::member_content, settings};
 use crate::{
     event::build::Draft,
+    random,
     rooms::{Room, RoomError, RoomGuard, Rooms, Sent},
     schema::{self, AliasRow},
     users::{Requester, Users},
@@ -71,7 +72,8 @@ pub async fn create_room(
         .rules
         .event_format
         .require_room_create_room_id
-        .then(|| RoomId::new_v1(users.server_name()));
+        .then(|| new_room_id(users))
+        .transpose()?;
     let sender = requester.user.clone();
     let create = Draft {
         sender: sender.clone(),
@@ -119,6 +121,13 @@ pub async fn create_room(
     }
     settings::created(users, rooms, requester.sid, &room).await?;
     Ok(room.id.clone())
+}
+
+/// An id for a room whose version does not make it of the create event.
+pub(super) fn new_room_id(users: &Users) -> Result<OwnedRoomId, FlowError> {
+    let name = random::token(&**users.random(), 18);
+    RoomId::parse(format!("!{name}:{}", users.server_name()))
+        .map_err(|error| FlowError::BadRequest(error.to_string()))
 }
 
 fn alias_row(requester: &Requester, room: &Room) -> AliasRow {

@@ -21,6 +21,7 @@ use super::*;
 use crate::{
     clock::ManualClock,
     event::build::Draft,
+    random,
     schema::{Membership, RoomOrder, migrations},
 };
 
@@ -73,10 +74,10 @@ pub(super) async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> Own
     if !rules.authorization.use_room_create_sender {
         content["creator"] = json!("@alice:test");
     }
-    let id = rules
-        .event_format
-        .require_room_create_room_id
-        .then(|| ruma::RoomId::new_v1(ruma::server_name!("test")));
+    let id = rules.event_format.require_room_create_room_id.then(|| {
+        ruma::OwnedRoomId::try_from(format!("!{}:test", random::name(&random::SystemRandom, 18)))
+            .unwrap()
+    });
     let create = draft("@alice:test", "m.room.create", Some(""), content);
     let (mut guard, _) = rooms.create(version, id, create).await.unwrap();
     let join = draft(

@@ -12,7 +12,8 @@ use crate::{
     schema::{
         ALIASES, AliasRow, DeltaRow, EVENT_SIDS, EVENTS, EventRow, EventSid, GAPS, GapRow, HeadRow,
         LogRow, MEMBERSHIPS, MISSING, MembershipRow, RECEIPT_LOG, ROOM_ALIASES, ROOM_HEADS,
-        ROOM_SERVERS, RoomOrder, RoomServerRow, RoomSid, SERVER_ROOMS, STATE_DELTAS, UserSid,
+        ROOM_SERVERS, ReceiptKey, RoomOrder, RoomServerRow, RoomSid, SERVER_ROOMS, STATE_DELTAS,
+        UserSid,
     },
 };
 
@@ -33,10 +34,7 @@ pub(super) struct Fixture {
     pub(super) reply: EventRow,
     pub(super) head: HeadRow,
     pub(super) delta: ((RoomSid, Position), DeltaRow),
-    pub(super) receipt: (
-        (RoomSid, Position, UserSid),
-        (RoomSid, UserSid, String, String),
-    ),
+    pub(super) receipt: ((RoomSid, Position, UserSid), ReceiptKey),
     pub(super) bob_row: MembershipRow,
     pub(super) carol_row: MembershipRow,
 }
