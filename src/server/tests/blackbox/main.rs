@@ -21,6 +21,7 @@ mod limits;
 mod operate;
 mod people;
 mod process;
+mod races;
 mod rooms;
 mod routing;
 mod server;
