@@ -397,6 +397,7 @@ where
     let (head, body) = apart(request);
     let caller = identify::<R::Authentication, C>(&app, &head).await?;
     let bytes = read_body(body, app.limits.request_bytes).await?;
+    must_be_readable(&bytes)?;
     let request = parsed::<R>(head, params, &bytes)?;
     written(to_the_end(&R::METHOD, handler(app, caller, request)).await?)
 }
@@ -483,6 +484,7 @@ impl Input {
             &self.body
         };
         must_be_object(body)?;
+        must_be_readable(body)?;
         serde_json::from_slice(body)
             .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
     }
@@ -562,6 +564,38 @@ fn must_be_object(body: &[u8]) -> Result<(), Error> {
             Err(error) => Err(Error::not_json(&error.to_string())),
         },
     }
+}
+
+/// How deep objects and lists may lie in each other.
+const DEEPEST: usize = 128;
+
+/// What is kept as it came is given to other clients, whose readers give up at some depth, and at halves of characters.
+fn must_be_readable(body: &[u8]) -> Result<(), Error> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return Err(Error::bad_json("the body is nested too deeply"));
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    // A reader that skips a string does not look at its escapes.
+    let half = |word: &[u8]| word.eq_ignore_ascii_case(b"\\ud");
+    if body.windows(3).any(half)
+        && let Err(error) = serde_json::from_slice::<serde_json::Value>(body)
+    {
+        return Err(Error::not_json(&error.to_string()));
+    }
+    Ok(())
 }
 
 /// Says what is wrong with a request that cannot be read.

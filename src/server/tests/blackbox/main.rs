@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+mod bad_fields;
 mod bad_input;
 mod chat;
 mod coming_and_going;
@@ -18,6 +19,7 @@ mod federation;
 mod harness;
 mod lazy;
 mod limits;
+mod media;
 mod operate;
 mod people;
 mod process;
