@@ -310,3 +310,42 @@ async fn a_second_process_on_the_same_data_is_refused_in_words() {
     // The first one is none the worse for it.
     process.register("alice").await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_settings_it_can_be_tried_on_this_machine_and_says_how() {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vatra"));
+    command
+        .current_dir(folder.path())
+        .env_remove("VATRA_CONFIG")
+        .env("VATRA__CLIENT__LISTEN", format!("127.0.0.1:{port}"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut process = Process {
+        child: Some(command.spawn().unwrap()),
+        address: format!("http://127.0.0.1:{port}"),
+        folder,
+        client: Client::builder().no_proxy().build().unwrap(),
+        took: Duration::ZERO,
+    };
+    let ready = format!("{}/health/ready", process.address);
+    let begin = Instant::now();
+    while process.client.get(&ready).send().await.is_err() {
+        assert!(begin.elapsed() < Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    process.register("alice").await;
+    process.signal("-TERM");
+    let mut told = process.child.as_mut().unwrap().stdout.take().unwrap();
+    let (well, log) = process.ended().await;
+    assert!(well, "{log}");
+    let mut said = String::new();
+    told.read_to_string(&mut said).unwrap();
+    assert!(
+        said.contains(&process.address) && said.contains("./data"),
+        "{said}"
+    );
+    assert!(process.folder.path().join("data/store").is_dir());
+}
