@@ -45,6 +45,7 @@ complement-held: build complement-tools
 # Our own crates optimised; the dependencies are so already.
 bench: tools
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --profile dev -p vatra-store
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test -p vatra --test blackbox large_room -- --ignored --nocapture
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --bin vatra
 	@scripts/bench.sh
 

@@ -34,6 +34,8 @@ use crate::{
 
 /// How long background tasks have to finish once the server stops.
 const BACKGROUND: Duration = Duration::from_secs(5);
+/// About how much memory the unread counts of one user in one room take.
+const UNREAD_BYTES: u64 = 256;
 
 /// Bounds on what a request may cost.
 #[derive(Debug, Clone, Copy)]
@@ -171,7 +173,8 @@ impl App {
         .await?;
 
         let ids = Ids::new(store.clone(), 50_000);
-        // The engine's caches have half of the budget; events and state share a quarter.
+        // The engine's caches have half of the budget; events and state share a quarter; of the last quarter, names, tokens
+        // and what /sync remembers of users take the most.
         let quarter = config.storage.memory_budget_bytes / 4;
         let sizes = CacheSizes {
             events: quarter / 2,
@@ -216,7 +219,9 @@ impl App {
             users: users.clone(),
             e2ee: e2ee.clone(),
             ephemeral: ephemeral.clone(),
-            unreads: Unreads::new(100_000),
+            unreads: Unreads::new(
+                usize::try_from(quarter / 4 / UNREAD_BYTES).unwrap_or(usize::MAX),
+            ),
         };
         let sender = FederationSender::new(federation_sender::Parts {
             rooms: rooms.clone(),
@@ -242,7 +247,13 @@ impl App {
             ));
             tasks.spawn(sender.clone().run());
         }
-        let syncs = Syncs::new(rooms.clone(), waiters.clone(), providers, soft_stop.clone());
+        let syncs = Syncs::new(
+            rooms.clone(),
+            waiters.clone(),
+            providers,
+            quarter / 4,
+            soft_stop.clone(),
+        );
 
         let proxies = Proxies::read(&config.client.trusted_proxies)
             .map_err(|text| BuildError::Proxy(text.to_owned()))?;

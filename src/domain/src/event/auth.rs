@@ -2,24 +2,31 @@
 //!
 //! <https://spec.matrix.org/v1.19/rooms/v12/#authorization-rules> and the same page of the other versions.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ruma::{
-    CanonicalJsonObject, EventId, UserId,
+    CanonicalJsonObject, EventId, OwnedUserId, UserId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
     state_res::{
         auth_types_for_event, check_state_dependent_auth_rules, check_state_independent_auth_rules,
     },
 };
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::value::to_raw_value;
 
 use super::pdu::Pdu;
 
 /// Why the rules say no.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct AuthError(pub String);
+pub enum AuthError {
+    /// The state does not let the sender do that.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Nobody could send that, whatever their power.
+    #[error("{0}")]
+    BadContent(String),
+}
 
 /// The state keys whose events decide on an event.
 pub fn auth_types(
@@ -29,8 +36,10 @@ pub fn auth_types(
     content: &CanonicalJsonObject,
     rules: &RoomVersionRules,
 ) -> Result<Vec<(StateEventType, String)>, AuthError> {
-    let content = to_raw_value(content).map_err(|error| AuthError(error.to_string()))?;
-    auth_types_for_event(kind, sender, state_key, &content, &rules.authorization).map_err(AuthError)
+    let content =
+        to_raw_value(content).map_err(|error| AuthError::BadContent(error.to_string()))?;
+    auth_types_for_event(kind, sender, state_key, &content, &rules.authorization)
+        .map_err(AuthError::BadContent)
 }
 
 /// Whether the state allows the event. `fetch` gives the state's event at a key, among those of [`auth_types`] and the
@@ -41,9 +50,49 @@ pub fn authorise(
     fetch: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
 ) -> Result<(), AuthError> {
     if pdu.kind == TimelineEventType::RoomCreate {
-        return check_auth_events(rules, pdu, |_| None);
+        let checked =
+            check_state_independent_auth_rules(&rules.authorization, pdu, |_| None::<Arc<Pdu>>);
+        return checked.map_err(AuthError::BadContent);
     }
-    check_state_dependent_auth_rules(&rules.authorization, pdu, fetch).map_err(AuthError)
+    check_state_dependent_auth_rules(&rules.authorization, pdu, &fetch).map_err(|reason| {
+        if gives_creators_a_level(rules, pdu, &fetch) {
+            AuthError::BadContent(reason)
+        } else {
+            AuthError::Forbidden(reason)
+        }
+    })
+}
+
+/// Whether power levels name a creator, who has no level from room version 12 on.
+fn gives_creators_a_level(
+    rules: &RoomVersionRules,
+    pdu: &Pdu,
+    fetch: impl Fn(&StateEventType, &str) -> Option<Arc<Pdu>>,
+) -> bool {
+    #[derive(Deserialize)]
+    struct Levels {
+        users: BTreeMap<OwnedUserId, IgnoredAny>,
+    }
+    #[derive(Deserialize)]
+    struct Create {
+        #[serde(default)]
+        additional_creators: Vec<OwnedUserId>,
+    }
+    if pdu.kind != TimelineEventType::RoomPowerLevels
+        || !rules.authorization.explicitly_privilege_room_creators
+    {
+        return false;
+    }
+    let (Some(levels), Some(create)) = (
+        pdu.content_as::<Levels>().ok(),
+        fetch(&StateEventType::RoomCreate, ""),
+    ) else {
+        return false;
+    };
+    let others = create.content_as::<Create>();
+    let others = others.map(|create| create.additional_creators);
+    levels.users.contains_key(&create.sender)
+        || others.is_ok_and(|others| others.iter().any(|user| levels.users.contains_key(user)))
 }
 
 /// Whether an event names the right auth events: those that the room version selects, of its own room, each once, none of
@@ -54,5 +103,6 @@ pub fn check_auth_events(
     pdu: &Pdu,
     fetch: impl Fn(&EventId) -> Option<Arc<Pdu>>,
 ) -> Result<(), AuthError> {
-    check_state_independent_auth_rules(&rules.authorization, pdu, fetch).map_err(AuthError)
+    check_state_independent_auth_rules(&rules.authorization, pdu, fetch)
+        .map_err(AuthError::Forbidden)
 }

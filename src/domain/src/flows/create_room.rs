@@ -228,14 +228,8 @@ fn plan(
         );
     }
     let creators_rule = rules.authorization.explicitly_privilege_room_creators;
-    if creators_rule && !trusted.is_empty() {
-        let trusted = trusted
-            .iter()
-            .map(|user| CanonicalJsonValue::String(user.to_string()))
-            .collect();
-        create
-            .entry("additional_creators".to_owned())
-            .or_insert(CanonicalJsonValue::Array(trusted));
+    if creators_rule {
+        add_creators(&mut create, &trusted);
     }
 
     let levels = levels(requester, request, &preset, &rules, &trusted)?;
@@ -274,6 +268,24 @@ fn plan(
         initial,
         alias,
     })
+}
+
+/// Adds users to the creators whom the request names. What is no list is left for the auth rules to refuse.
+fn add_creators(create: &mut CanonicalJsonObject, users: &[OwnedUserId]) {
+    if users.is_empty() {
+        return;
+    }
+    let named = create
+        .entry("additional_creators".to_owned())
+        .or_insert_with(|| CanonicalJsonValue::Array(Vec::new()));
+    if let CanonicalJsonValue::Array(named) = named {
+        for user in users {
+            let user = CanonicalJsonValue::String(user.to_string());
+            if !named.contains(&user) {
+                named.push(user);
+            }
+        }
+    }
 }
 
 /// The power levels: the spec's defaults, what the preset says, then what the request overrides.

@@ -263,11 +263,12 @@ async fn levels(
         .rules
         .authorization
         .explicitly_privilege_room_creators;
-    // A creator's power was never written down in a room of version 12, nor in one without power levels.
-    let unwritten = if privileged || before.is_none() {
-        creators
-    } else {
-        Vec::new()
+    // A creator's power was never written down in a room of version 12, nor in one without power levels. From one room of
+    // version 12 to another it stays with having made the room: who is to keep it is named as creator again.
+    let unwritten = match (privileged, &before) {
+        (true, _) if rules.authorization.explicitly_privilege_room_creators => Vec::new(),
+        (false, Some(_)) => Vec::new(),
+        _ => creators,
     };
     let mut founders = vec![requester.user.clone()];
     founders.extend(request.additional_creators.iter().cloned());

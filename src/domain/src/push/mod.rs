@@ -6,6 +6,7 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules>
 
+mod defaults;
 pub mod glob;
 mod subject;
 #[cfg(test)]
@@ -22,7 +23,7 @@ use ruma::{
     },
 };
 
-pub use self::subject::Subject;
+pub use self::{defaults::defaults, subject::Subject};
 use crate::event::pdu::Pdu;
 
 /// What the rules ask about the room and the owner of the ruleset, as of the event.
@@ -98,13 +99,7 @@ fn sound_name(sound: &SoundTweakValue) -> String {
 }
 
 fn rule_applies(rule: AnyPushRuleRef<'_>, event: &Subject<'_>, context: &Context) -> bool {
-    // These guess from the text, which is not done where the event says whom it mentions.
-    let guesses = [
-        ".m.rule.contains_user_name",
-        ".m.rule.contains_display_name",
-        ".m.rule.roomnotif",
-    ];
-    if event.has_mentions() && guesses.contains(&rule.rule_id()) {
+    if event.has_mentions() && defaults::GUESSES.contains(&rule.rule_id()) {
         return false;
     }
     match rule {
@@ -119,7 +114,7 @@ fn rule_applies(rule: AnyPushRuleRef<'_>, event: &Subject<'_>, context: &Context
 }
 
 /// A condition that is not known never applies, as the spec wants.
-#[allow(deprecated)] // `contains_display_name` lives on in the rules of old accounts.
+#[allow(deprecated)] // `contains_display_name` is one of the default rules of the versions that are served.
 fn applies(condition: &PushCondition, event: &Subject<'_>, context: &Context) -> bool {
     match condition {
         PushCondition::EventMatch(wanted) => event_match(event, &wanted.key, &wanted.pattern),

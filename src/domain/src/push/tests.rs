@@ -9,7 +9,7 @@ use ruma::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, Outcome, evaluate};
+use super::{Context, Outcome, defaults, evaluate};
 use crate::event::pdu::Pdu;
 
 fn event(kind: &str, state_key: Option<&str>, content: Value) -> Pdu {
@@ -209,7 +209,7 @@ fn the_default_rules_judge_every_kind_of_event() {
             false,
         ),
     ];
-    let ruleset = Ruleset::server_default(user_id!("@alice:a"));
+    let ruleset = defaults(user_id!("@alice:a"));
     for (name, pdu, members, level, notify, highlight, sound) in cases {
         let outcome = judge(&ruleset, &pdu, members, level);
         let got = (outcome.notify, outcome.highlight, outcome.sound.is_some());
@@ -219,7 +219,7 @@ fn the_default_rules_judge_every_kind_of_event() {
 
 #[test]
 fn the_master_rule_silences_everything() {
-    let mut ruleset = Ruleset::server_default(user_id!("@alice:a"));
+    let mut ruleset = defaults(user_id!("@alice:a"));
     ruleset
         .set_enabled(RuleKind::Override, ".m.rule.master", true)
         .unwrap();
@@ -233,7 +233,7 @@ fn the_master_rule_silences_everything() {
 
 #[test]
 fn ones_own_events_do_not_notify() {
-    let ruleset = Ruleset::server_default(user_id!("@bob:a"));
+    let ruleset = defaults(user_id!("@bob:a"));
     let pdu = event("m.room.message", None, json!({ "body": "bob" }));
     assert_eq!(
         evaluate(&ruleset, &pdu, &context(user_id!("@bob:a"), 2, None)),
@@ -243,7 +243,7 @@ fn ones_own_events_do_not_notify() {
 
 #[test]
 fn a_keyword_is_found_as_a_word_of_the_body_only() {
-    let mut ruleset = Ruleset::server_default(user_id!("@alice:a"));
+    let mut ruleset = defaults(user_id!("@alice:a"));
     let rule = NewPatternedPushRule::new(
         "cake".into(),
         "cake".into(),
@@ -274,5 +274,30 @@ fn deeply_nested_content_is_judged_without_a_panic() {
     );
     let rules = RoomVersionId::V11.rules().unwrap();
     let pdu = Pdu::parse(text.into(), &rules, Some(event_id!("$e").to_owned())).unwrap();
-    assert!(judge(&Ruleset::server_default(user_id!("@alice:a")), &pdu, 9, 0).notify);
+    assert!(judge(&defaults(user_id!("@alice:a")), &pdu, 9, 0).notify);
+}
+
+#[test]
+fn mentions_are_guessed_from_the_text_where_the_event_names_none() {
+    let ruleset = defaults(user_id!("@alice:a"));
+    // body, bob's level, whether it is a highlight
+    let cases = [
+        ("are you there, Alice?", 0, true),
+        ("@alice:a is away", 0, true),
+        ("the malice of it", 0, false),
+        ("ask Alice W* then", 0, true),
+        ("@room dinner", 50, true),
+        ("@room dinner", 0, false),
+    ];
+    for (body, level, highlight) in cases {
+        let plain = event("m.room.message", None, json!({ "body": body }));
+        assert_eq!(
+            judge(&ruleset, &plain, 9, level).highlight,
+            highlight,
+            "{body}"
+        );
+        let says = json!({ "body": body, "m.mentions": {} });
+        let says = event("m.room.message", None, says);
+        assert!(!judge(&ruleset, &says, 9, level).highlight, "{body}");
+    }
 }

@@ -22,6 +22,9 @@ pub enum RoomError {
     /// The auth rules forbid the event.
     #[error("{0}")]
     Forbidden(String),
+    /// Nobody could send an event with that content.
+    #[error("{0}")]
+    BadContent(String),
     /// The event cannot be built: too large, not canonical JSON, or of a wrong shape.
     #[error(transparent)]
     Unbuildable(#[from] BuildError),
@@ -62,6 +65,9 @@ impl From<IdError> for RoomError {
 
 impl From<AuthError> for RoomError {
     fn from(error: AuthError) -> Self {
-        Self::Forbidden(error.to_string())
+        match error {
+            AuthError::Forbidden(reason) => Self::Forbidden(reason),
+            AuthError::BadContent(reason) => Self::BadContent(reason),
+        }
     }
 }

@@ -20,8 +20,6 @@ use crate::{
     schema::{EventSid, UserSid},
 };
 
-/// Memory for all devices, in bytes.
-const BUDGET: u64 = 16 << 20;
 /// How many members are remembered of a device and filter; then it starts afresh.
 const PER_DEVICE: usize = 10_000;
 
@@ -45,10 +43,11 @@ struct Sent {
 }
 
 impl Lazy {
-    pub(super) fn new() -> Self {
-        let items = usize::try_from(BUDGET / 256).unwrap_or(usize::MAX);
+    /// A memory of at most `bytes` for all devices.
+    pub(super) fn new(bytes: u64) -> Self {
+        let items = usize::try_from(bytes / 256).unwrap_or(usize::MAX).max(64);
         Self {
-            devices: Cache::with_weighter(items, BUDGET, Weight),
+            devices: Cache::with_weighter(items, bytes, Weight),
         }
     }
 
@@ -198,7 +197,7 @@ mod tests {
 
     #[test]
     fn what_was_received_is_known() {
-        let lazy = Lazy::new();
+        let lazy = Lazy::new(16 << 20);
         assert_eq!(round(&lazy, None, 5, &[A]), [false, false]);
         assert_eq!(round(&lazy, Some(5), 6, &[B]), [true, false]);
         assert_eq!(round(&lazy, Some(6), 7, &[]), [true, true]);
@@ -213,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_answer_that_was_lost_counts_for_nothing() {
-        let lazy = Lazy::new();
+        let lazy = Lazy::new(16 << 20);
         round(&lazy, None, 5, &[A]);
         round(&lazy, Some(5), 6, &[B]);
         assert_eq!(round(&lazy, Some(5), 8, &[]), [true, false], "6 never came");
@@ -222,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_client_that_begins_anew_or_goes_back_knows_nothing() {
-        let lazy = Lazy::new();
+        let lazy = Lazy::new(16 << 20);
         round(&lazy, None, 5, &[A]);
         round(&lazy, Some(5), 6, &[B]);
         round(&lazy, Some(6), 7, &[]);
@@ -233,7 +232,7 @@ mod tests {
 
     #[test]
     fn what_is_remembered_is_bounded() {
-        let lazy = Lazy::new();
+        let lazy = Lazy::new(16 << 20);
         let many: Vec<EventSid> = (0..30_000).map(EventSid).collect();
         let mut since = None;
         for upto in 1..20 {

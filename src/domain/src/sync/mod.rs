@@ -16,6 +16,8 @@ mod request;
 mod response;
 mod room;
 mod sections;
+#[cfg(test)]
+mod tests;
 pub mod token;
 mod wait;
 
@@ -27,7 +29,7 @@ use std::{
     time::Duration,
 };
 
-use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::Cache};
 use tokio_util::sync::CancellationToken;
 use vatra_store::{Position, Store, StoreError};
 
@@ -71,6 +73,17 @@ struct UserRooms {
     rooms: Vec<(RoomSid, MembershipRow)>,
 }
 
+/// About how many bytes a user's rooms take.
+#[derive(Clone)]
+struct RoomsWeight;
+
+impl Weighter<UserSid, Arc<UserRooms>> for RoomsWeight {
+    fn weight(&self, _: &UserSid, rooms: &Arc<UserRooms>) -> u64 {
+        let each = std::mem::size_of::<(RoomSid, MembershipRow)>();
+        128 + u64::try_from(rooms.rooms.len() * each).unwrap_or(u64::MAX / 2)
+    }
+}
+
 /// Answers /sync. Cheap to clone.
 #[derive(Clone)]
 pub struct Syncs {
@@ -82,27 +95,30 @@ struct Inner {
     rooms: Rooms,
     waiters: Waiters,
     providers: Providers,
-    user_rooms: Cache<UserSid, Arc<UserRooms>>,
+    user_rooms: Cache<UserSid, Arc<UserRooms>, RoomsWeight>,
     lazy: Lazy,
     waiting: AtomicU64,
     shutdown: CancellationToken,
 }
 
 impl Syncs {
-    /// Polls end when `shutdown` is cancelled.
+    /// The rooms of users who poll, and the members that their devices were sent, are remembered in at most `cache_bytes`. Polls end when `shutdown` is cancelled.
     pub fn new(
         rooms: Rooms,
         waiters: Waiters,
         providers: Providers,
+        cache_bytes: u64,
         shutdown: CancellationToken,
     ) -> Self {
+        let half = cache_bytes / 2;
+        let users = usize::try_from(half / 1024).unwrap_or(usize::MAX).max(64);
         let inner = Inner {
             store: rooms.store().clone(),
             rooms,
             waiters,
             providers,
-            user_rooms: Cache::new(10_000),
-            lazy: Lazy::new(),
+            user_rooms: Cache::with_weighter(users, half, RoomsWeight),
+            lazy: Lazy::new(half),
             waiting: AtomicU64::new(0),
             shutdown,
         };

@@ -47,6 +47,8 @@ pub(super) struct Window {
     pub(super) limited: bool,
     pub(super) prev_batch: Option<OrderToken>,
     pub(super) state: Vec<Arc<Event>>,
+    /// Whether what clients name the room by may have changed: its members, its name, its alias.
+    pub(super) summary_changed: bool,
 }
 
 impl Ask<'_> {
@@ -78,14 +80,25 @@ impl Ask<'_> {
             Some(since) if !full => self.reader.root_at(room.sid, since).await?,
             _ => None,
         };
+        let mut state = self.changed(known, wanted).await?;
+        let summary_changed = state.iter().chain(&events).any(|event| {
+            matches!(
+                event.pdu.kind,
+                TimelineEventType::RoomMember
+                    | TimelineEventType::RoomName
+                    | TimelineEventType::RoomCanonicalAlias
+            )
+        });
         // Who is sent everything of the room is sent its members too.
         let anew = full || since.is_none();
-        let state = self.state(room, (known, wanted), &events, anew).await?;
+        self.filter_state(room, &mut state, (wanted, anew), &events)
+            .await?;
         Ok(Window {
             events,
             limited,
             prev_batch,
             state,
+            summary_changed,
         })
     }
 
@@ -151,25 +164,29 @@ impl Ask<'_> {
     }
 
     /// The state events that lead from what the client knows to what it shall know.
-    async fn state(
+    async fn changed(
         &self,
-        room: &Room,
-        (known, wanted): (StateRoot, StateRoot),
-        timeline: &[Arc<Event>],
-        anew: bool,
+        known: StateRoot,
+        wanted: StateRoot,
     ) -> Result<Vec<Arc<Event>>, RoomError> {
         let changes = self.reader.diff(known, wanted).await?;
         let sids: Vec<EventSid> = changes
             .into_iter()
             .filter_map(|change| change.new)
             .collect();
-        let mut events: Vec<Arc<Event>> = self
-            .reader
-            .events(&sids)
-            .await?
-            .into_iter()
-            .flatten()
-            .collect();
+        let events = self.reader.events(&sids).await?;
+        Ok(events.into_iter().flatten().collect())
+    }
+
+    /// Leaves of some state events what the client asks for, and adds the members that the timeline mentions if it loads them
+    /// lazily; `anew`: all of them.
+    async fn filter_state(
+        &self,
+        room: &Room,
+        events: &mut Vec<Arc<Event>>,
+        (wanted, anew): (StateRoot, bool),
+        timeline: &[Arc<Event>],
+    ) -> Result<(), RoomError> {
         if let LazyLoadOptions::Enabled {
             include_redundant_members,
         } = self.state.lazy_load_options
@@ -187,7 +204,7 @@ impl Ask<'_> {
                     .is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
             });
             let redundant = anew || include_redundant_members;
-            self.add_members(&mut events, wanted, &wanted_members, redundant)
+            self.add_members(events, wanted, &wanted_members, redundant)
                 .await?;
         }
         events.retain(|event| filter::room_event_matches(self.state, &room.id, &event.pdu));
@@ -198,7 +215,7 @@ impl Ask<'_> {
             self.round.sends(members.map(|event| event.sid));
         }
         events.sort_by_key(|event| event.order);
-        Ok(events)
+        Ok(())
     }
 
     /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them. Those

@@ -16,7 +16,10 @@ use serde_json::{
 use vatra_store::{Batch, CommitError, Direction, Position, Range, View};
 
 use super::{Users, UsersError};
-use crate::schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic};
+use crate::{
+    push,
+    schema::{self, AccountDataKey, AccountDataRow, GLOBAL, RoomSid, UserSid, topic},
+};
 
 /// Whom a user ignores. <https://spec.matrix.org/v1.19/client-server-api/#ignoring-users>
 pub type Ignored = HashSet<OwnedUserId>;
@@ -217,7 +220,7 @@ impl Users {
 
     async fn default_rules(&self, user: UserSid) -> Result<Ruleset, UsersError> {
         let user = self.inner.ids.user_id(user).await?;
-        Ok(Ruleset::server_default(&user.ok_or(UsersError::NotFound)?))
+        Ok(push::defaults(&user.ok_or(UsersError::NotFound)?))
     }
 
     /// The same, shared: one copy in memory for as long as the user does not change it.

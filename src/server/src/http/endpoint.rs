@@ -489,11 +489,21 @@ impl Input {
             .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
     }
 
-    /// A parameter of the query, decoded.
+    /// A parameter of the query, decoded. The values of others are not.
     pub(crate) fn param(&self, name: &str) -> Option<String> {
-        form_urlencoded::parse(self.query.as_bytes())
-            .find(|(key, _)| key == name)
-            .map(|(_, value)| value.into_owned())
+        let decoded = |part: &str| {
+            let mut pairs = form_urlencoded::parse(part.as_bytes());
+            pairs
+                .next()
+                .map(|(key, value)| (key == name, value.into_owned()))
+        };
+        self.query.split('&').find_map(|part| {
+            let key = part.split('=').next().unwrap_or_default();
+            if key != name && !key.contains(['%', '+']) {
+                return None;
+            }
+            decoded(part).and_then(|(wanted, value)| wanted.then_some(value))
+        })
     }
 }
 

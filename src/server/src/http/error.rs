@@ -339,6 +339,7 @@ impl From<RoomError> for Error {
             RoomError::UnknownRoom | RoomError::Forbidden(_) => {
                 (StatusCode::FORBIDDEN, ErrorCode::Forbidden)
             }
+            RoomError::BadContent(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),
             RoomError::UnknownEvent => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
             RoomError::UnsupportedVersion => {
                 (StatusCode::BAD_REQUEST, ErrorCode::UnsupportedRoomVersion)

@@ -17,6 +17,7 @@ mod encryption;
 mod ephemeral;
 mod federation;
 mod harness;
+mod large_room;
 mod lazy;
 mod limits;
 mod media;

@@ -9,6 +9,7 @@ both_engines!(
     rooms_of_every_version_are_made_and_spoken_in,
     the_first_events_come_in_the_order_of_the_spec,
     what_cannot_be_a_room_is_refused,
+    what_nobody_may_say_of_a_rooms_creators_is_a_bad_request,
     a_repeated_transaction_returns_the_first_event,
     outsiders_read_nothing,
     who_has_left_sees_the_room_as_it_was_then,
@@ -350,4 +351,43 @@ async fn sync_shows_only_the_event_fields_asked_for(server: Server) {
     let last = events.as_array().unwrap().last().unwrap();
     let expected = json!({ "content": { "body": "short" }, "type": "m.room.message" });
     assert_eq!(*last, expected);
+}
+
+async fn what_nobody_may_say_of_a_rooms_creators_is_a_bad_request(server: Server) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let make = |body: Value| alice.request(Method::POST, "/createRoom").json(&body);
+    for creators in [json!("bob"), json!([42]), json!(["bob"]), json!(["@bob:"])] {
+        let body = json!({ "room_version": "12", "creation_content": { "additional_creators": creators } });
+        refused(make(body), 400, "M_BAD_JSON").await;
+    }
+    let levels = json!({ "users": { &alice.id: 100 } });
+    let body = json!({ "room_version": "12", "power_level_content_override": levels });
+    refused(make(body), 400, "M_BAD_JSON").await;
+
+    let creation = json!({ "additional_creators": ["@carol:elsewhere.example"] });
+    let body = json!({
+        "room_version": "12", "preset": "trusted_private_chat", "invite": [bob.id], "creation_content": creation,
+    });
+    let room = alice.create_room(body).await;
+    let create = alice.get(&room_path(&room, "/state/m.room.create")).await;
+    let creators = json!(["@carol:elsewhere.example", bob.id]);
+    assert_eq!(create["additional_creators"], creators);
+    for creator in [alice.id.as_str(), &bob.id, "@carol:elsewhere.example"] {
+        let path = room_path(&room, "/state/m.room.power_levels");
+        let levels = json!({ "users": { creator: 50 } });
+        refused(
+            alice.request(Method::PUT, &path).json(&levels),
+            400,
+            "M_BAD_JSON",
+        )
+        .await;
+    }
+    let path = room_path(&room, "/state/m.room.create");
+    let create = json!({ "room_version": "12" });
+    refused(
+        alice.request(Method::PUT, &path).json(&create),
+        400,
+        "M_BAD_JSON",
+    )
+    .await;
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use ruma::{api::client::filter::RoomEventFilter, events::TimelineEventType};
+use ruma::api::client::filter::RoomEventFilter;
 use vatra_store::Position;
 
 use super::{
@@ -51,13 +51,7 @@ impl Providers {
             .await?;
         // A client that was in the room before may hold older events: what it is given now does not follow on them.
         window.limited |= newly && span.since.is_some();
-        let members_changed = newly
-            || span.full_state
-            || window
-                .state
-                .iter()
-                .chain(&window.events)
-                .any(|event| event.pdu.kind == TimelineEventType::RoomMember);
+        let summary_changed = newly || span.full_state || window.summary_changed;
 
         let mut joined = JoinedRoom {
             ephemeral: self.ephemeral(reader, viewer, request, room, since).await?,
@@ -73,7 +67,7 @@ impl Providers {
         if nothing && !newly && !span.full_state {
             return Ok(None);
         }
-        if members_changed {
+        if summary_changed {
             joined.summary = summary(reader, viewer, room).await?;
         }
         let rules = self.users.shared_push_rules(viewer.sid).await?;
@@ -123,6 +117,7 @@ impl Providers {
                 limited: false,
                 prev_batch: None,
                 state: Vec::new(),
+                summary_changed: false,
             };
         }
         let (timeline, state) = self.render(reader, viewer, request, room, window).await?;

@@ -10,9 +10,10 @@ use ruma::{
         ban_user::v3 as ban_user, forget_room::v3 as forget_room, joined_rooms::v3 as joined_rooms,
         kick_user::v3 as kick_user, leave_room::v3 as leave_room, unban_user::v3 as unban_user,
     },
+    events::{TimelineEventType, room::member::MembershipState},
 };
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json, value::RawValue};
 use vatra_domain::{
     flows::membership::{self as flow, Change},
     schema::Membership,
@@ -227,17 +228,22 @@ pub(super) async fn members(app: App, caller: Requester, input: Input) -> Result
     let (wanted, unwanted) = (input.param("membership"), input.param("not_membership"));
     let mut events = seen.reader.state_events_at(root).await?;
     events.retain(|event| {
-        let content: Value = event.pdu.content_as().unwrap_or_default();
-        let membership = content
-            .get("membership")
-            .and_then(Value::as_str)
-            .unwrap_or_default();
-        event.pdu.kind.to_string() == "m.room.member"
+        let member = event.pdu.member();
+        let membership = member.and_then(|member| member.membership.as_ref());
+        let membership = membership.map_or("", MembershipState::as_str);
+        event.pdu.kind == TimelineEventType::RoomMember
             && wanted.as_deref().is_none_or(|wanted| wanted == membership)
             && unwanted.as_deref() != Some(membership)
     });
     events.sort_by_key(|event| event.order);
-    Ok(Json(json!({ "chunk": seen.show(&app, &events).await? })).into_response())
+    let chunk = seen.show(&app, &events).await?;
+    Ok(Json(Members { chunk }).into_response())
+}
+
+/// The answer of `/members`; its events are written as they are.
+#[derive(Serialize)]
+struct Members {
+    chunk: Vec<Box<RawValue>>,
 }
 
 /// `GET /rooms/{room}/joined_members`: names and pictures, for those who are in the room themselves.

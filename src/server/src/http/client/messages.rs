@@ -10,9 +10,10 @@ use axum::{
 use ruma::{
     OwnedUserId,
     api::client::filter::{LazyLoadOptions, RoomEventFilter},
-    events::StateEventType,
+    events::{StateEventType, TimelineEventType},
 };
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use vatra_domain::{
     event::filter,
     rooms::{Event, RoomError},
@@ -73,15 +74,25 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
                 .await?
         }
     };
-    let mut answer = serde_json::Map::new();
-    answer.insert("start".to_owned(), json!(from.to_string()));
-    answer.insert("chunk".to_owned(), json!(seen.show(&app, &events).await?));
-    answer.extend(end.map(|end| ("end".to_owned(), json!(end.to_string()))));
     let members = members_of(&seen, &filter, &events).await?;
-    if !members.is_empty() {
-        answer.insert("state".to_owned(), json!(seen.show(&app, &members).await?));
-    }
+    let answer = Messages {
+        start: from.to_string(),
+        chunk: seen.show(&app, &events).await?,
+        end: end.map(|end| end.to_string()),
+        state: seen.show(&app, &members).await?,
+    };
     Ok(Json(answer).into_response())
+}
+
+/// The answer of `/messages`; its events are written as they are.
+#[derive(Serialize)]
+struct Messages {
+    start: String,
+    chunk: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    end: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    state: Vec<Box<RawValue>>,
 }
 
 /// A page being filled.
@@ -248,22 +259,38 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
     if let LazyLoadOptions::Enabled { .. } = filter.lazy_load_options {
         let senders: Vec<&OwnedUserId> = everyone.iter().map(|event| &event.pdu.sender).collect();
         state.retain(|event| {
-            event.pdu.kind.to_string() != "m.room.member"
+            event.pdu.kind != TimelineEventType::RoomMember
                 || senders
                     .iter()
                     .any(|sender| event.pdu.state_key.as_deref() == Some(sender.as_str()))
         });
     }
-    let shown = seen.show(&app, std::slice::from_ref(&event)).await?;
-    let answer = json!({
-        "start": start.or(before.last().map(|event| OrderToken::before(event.order))).unwrap_or(here).to_string(),
-        "end": end.or(later.last().map(|event| OrderToken::after(event.order))).unwrap_or(after).to_string(),
-        "event": shown.first(),
-        "events_before": seen.show(&app, &before).await?,
-        "events_after": seen.show(&app, &later).await?,
-        "state": seen.show(&app, &state).await?,
-    });
+    let start = start.or(before.last().map(|event| OrderToken::before(event.order)));
+    let end = end.or(later.last().map(|event| OrderToken::after(event.order)));
+    let answer = Context {
+        start: start.unwrap_or(here).to_string(),
+        end: end.unwrap_or(after).to_string(),
+        event: seen
+            .show(&app, std::slice::from_ref(&event))
+            .await?
+            .into_iter()
+            .next(),
+        events_before: seen.show(&app, &before).await?,
+        events_after: seen.show(&app, &later).await?,
+        state: seen.show(&app, &state).await?,
+    };
     Ok(Json(answer).into_response())
+}
+
+/// The answer of `/context`; its events are written as they are.
+#[derive(Serialize)]
+struct Context {
+    start: String,
+    end: String,
+    event: Option<Box<RawValue>>,
+    events_before: Vec<Box<RawValue>>,
+    events_after: Vec<Box<RawValue>>,
+    state: Vec<Box<RawValue>>,
 }
 
 /// A place in the room, from a token of either kind.

@@ -8,7 +8,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ruma::{OwnedEventId, api::client::room::get_event_by_timestamp::v1 as get_event_by_timestamp};
-use serde_json::json;
+use serde::Serialize;
+use serde_json::value::RawValue;
 use vatra_domain::{
     rooms::{Event, at_time, threads},
     schema::{EventSid, RelationRow, RoomOrder},
@@ -44,18 +45,12 @@ pub(super) async fn relations(
     let asked = Asked::read(&seen, &input).await?;
     let related = related(&seen, &parent, asked.recurse).await?;
     let (events, next) = asked.page(&seen, related, &input).await?;
-    let mut answer = serde_json::Map::new();
-    answer.insert("chunk".to_owned(), json!(seen.show(&app, &events).await?));
-    let token = |token: OrderToken| json!(token.to_string());
-    answer.extend(next.map(|next| ("next_batch".to_owned(), token(next))));
-    answer.extend(
-        asked
-            .from
-            .map(|from| ("prev_batch".to_owned(), token(from))),
-    );
-    if asked.recurse {
-        answer.insert("recursion_depth".to_owned(), json!(DEPTH));
-    }
+    let answer = Relations {
+        chunk: seen.show(&app, &events).await?,
+        next_batch: next.map(|next| next.to_string()),
+        prev_batch: asked.from.map(|from| from.to_string()),
+        recursion_depth: asked.recurse.then_some(DEPTH),
+    };
     Ok(Json(answer).into_response())
 }
 
@@ -79,10 +74,10 @@ pub(super) async fn threads(app: App, caller: Requester, input: Input) -> Result
     };
     let (roots, next) =
         threads::threads(&seen.reader, &seen.viewer, &seen.room, newest, asked).await?;
-    let mut answer = serde_json::Map::new();
-    answer.insert("chunk".to_owned(), json!(seen.show(&app, &roots).await?));
-    let next = next.map(|next| json!(OrderToken::before(next).to_string()));
-    answer.extend(next.map(|next| ("next_batch".to_owned(), next)));
+    let answer = Threads {
+        chunk: seen.show(&app, &roots).await?,
+        next_batch: next.map(|next| OrderToken::before(next).to_string()),
+    };
     Ok(Json(answer).into_response())
 }
 
@@ -119,6 +114,26 @@ fn read_limit(input: &Input) -> Result<usize, Error> {
         Some(Ok(limit)) if limit > 0 => Ok(limit.min(MOST)),
         Some(_) => Err(Error::invalid_param("limit is a positive number")),
     }
+}
+
+/// The answer of `/threads`.
+#[derive(Serialize)]
+struct Threads {
+    chunk: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_batch: Option<String>,
+}
+
+/// The answer of `/relations`; its events are written as they are.
+#[derive(Serialize)]
+struct Relations {
+    chunk: Vec<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_batch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prev_batch: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    recursion_depth: Option<usize>,
 }
 
 /// What the query says.

@@ -108,6 +108,7 @@ pub async fn no_view_shows_more_or_less_than_its_watermark(place: &dyn Place) ->
 /// What is submitted without waiting keeps its order, so later batches may assert what earlier ones write.
 pub async fn submitted_batches_build_on_each_other(place: &dyn Place) -> Outcome {
     let store = opened(place).await?;
+    let mut last = store.watermark();
     let mut tickets = Vec::new();
     for step in 0..200_i64 {
         let mut batch = Batch::new();
@@ -119,7 +120,6 @@ pub async fn submitted_batches_build_on_each_other(place: &dyn Place) -> Outcome
         batch.add(&COUNTS, &1, 1);
         tickets.push(store.submit(batch));
     }
-    let mut last = store.watermark();
     for ticket in tickets {
         let position = ticket.committed().await?;
         assert!(position > last);
