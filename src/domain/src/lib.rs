@@ -5,13 +5,14 @@
 //!
 //! | floor | modules |
 //! |---|---|
-//! | 0 | [`schema`], [`clock`], [`ids`], [`event`] |
+//! | 0 | [`schema`], [`clock`], [`random`], [`ids`], [`event`], [`audit`] |
 //! | 1 | [`remote`] |
 //! | 2 | [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`federation`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
+pub mod audit;
 pub mod clock;
 pub mod e2ee;
 pub mod event;

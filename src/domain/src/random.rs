@@ -16,6 +16,10 @@ pub type SharedRandom = Arc<dyn Random>;
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is where randomness comes from"
+    )]
     fn fill(&self, bytes: &mut [u8]) {
         rand::fill(bytes);
     }

@@ -8,12 +8,13 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 15] = [
+const FLOORS: [(&str, u8); 16] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
     ("ids", 0),
     ("event", 0),
+    ("audit", 0),
     ("remote", 1),
     ("users", 2),
     ("e2ee", 2),

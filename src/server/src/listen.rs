@@ -1,8 +1,17 @@
 //! Listeners: plain or TLS, HTTP/1.1 or HTTP/2, ending gracefully.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use axum::{Extension, Router};
+use hyper::service::{Service, service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::{conn::auto, graceful::GracefulShutdown},
@@ -12,16 +21,29 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::debug;
 
-/// How long requests may take to finish once the server stops.
-const GRACE: Duration = Duration::from_secs(10);
+/// How long is waited for whoever is at the other end.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For requests to finish once the server stops; then their connections are cut.
+    pub grace: Duration,
+    /// For a client to send a request's head, or (a new one) anything at all.
+    pub head: Duration,
+}
 
-/// How long a client may take to send a request's head.
-const HEADERS: Duration = Duration::from_secs(30);
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            grace: Duration::from_secs(10),
+            head: Duration::from_secs(30),
+        }
+    }
+}
 
 /// Where a request came from.
 #[derive(Debug, Clone, Copy)]
@@ -48,14 +70,16 @@ pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, String> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// Serves until `stop`, then lets requests finish for a while.
+/// Serves until `stop`, then lets requests finish for a while, and cuts what is left. Nothing of it runs on when it returns.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<TlsAcceptor>,
     router: Router,
     stop: CancellationToken,
+    patience: Patience,
 ) {
-    let graceful = Arc::new(GracefulShutdown::new());
+    let graceful = GracefulShutdown::new();
+    let (hard, connections) = (CancellationToken::new(), TaskTracker::new());
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
@@ -74,37 +98,147 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let router = router.clone().layer(Extension(Peer(peer)));
         let watcher = graceful.watcher();
-        let tls = tls.clone();
-        tokio::spawn(async move {
-            match tls {
-                Some(tls) => match tokio::time::timeout(GRACE, tls.accept(stream)).await {
-                    Ok(Ok(stream)) => connection(stream, router, watcher).await,
-                    Ok(Err(error)) => debug!(%error, %peer, "no TLS"),
-                    Err(_) => debug!(%peer, "TLS took too long"),
-                },
-                None => connection(stream, router, watcher).await,
+        let (tls, hard) = (tls.clone(), hard.clone());
+        connections.spawn(async move {
+            let served = async {
+                match tls {
+                    Some(tls) => match timeout(patience.head, tls.accept(stream)).await {
+                        Ok(Ok(stream)) => connection(stream, router, watcher, patience.head).await,
+                        Ok(Err(error)) => debug!(%error, %peer, "no TLS"),
+                        Err(_) => debug!(%peer, "TLS took too long"),
+                    },
+                    None => connection(stream, router, watcher, patience.head).await,
+                }
+            };
+            tokio::select! {
+                () = served => {}
+                () = hard.cancelled() => debug!(%peer, "a connection was cut, since the server stops"),
             }
         });
     }
     drop(listener);
-    if let Some(graceful) = Arc::into_inner(graceful) {
-        let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+    connections.close();
+    if timeout(patience.grace, graceful.shutdown()).await.is_err() {
+        hard.cancel();
     }
+    connections.wait().await;
 }
 
-async fn connection<S>(stream: S, router: Router, watcher: hyper_util::server::graceful::Watcher)
-where
+async fn connection<S>(
+    stream: S,
+    router: Router,
+    watcher: hyper_util::server::graceful::Watcher,
+    patience: Duration,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let begun = Arc::new(AtomicBool::new(false));
+    let (router, seen) = (TowerToHyperService::new(router), Arc::clone(&begun));
+    let service = service_fn(move |request| {
+        seen.store(true, Ordering::Relaxed);
+        router.call(request)
+    });
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADERS);
+        .header_read_timeout(patience);
     let served = builder
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
+        .serve_connection(TokioIo::new(stream), service)
         .into_owned();
-    if let Err(error) = watcher.watch(served).await {
-        debug!(%error, "a connection ended early");
+    // The head's own limit begins with its first line: who sends none, or not even enough to tell which HTTP it is, is
+    // not to stay either.
+    let silent = async {
+        tokio::time::sleep(patience).await;
+        if begun.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        served = watcher.watch(served) => {
+            if let Err(error) = served {
+                debug!(%error, "a connection ended early");
+            }
+        }
+        () = silent => debug!("a connection was cut, since no request came"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::time::Instant;
+
+    use axum::routing::{get, post};
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpStream,
+    };
+
+    use super::*;
+
+    const SHORT: Patience = Patience {
+        grace: Duration::from_millis(300),
+        head: Duration::from_millis(300),
+    };
+
+    async fn start() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, stop) = (listener.local_addr().unwrap(), CancellationToken::new());
+        let router = Router::new()
+            .route("/", get(|| async { "here" }))
+            .route("/body", post(|body: axum::body::Bytes| async move { body }))
+            .route("/slow", get(std::future::pending::<()>));
+        let serving = serve(listener, None, router, stop.clone(), SHORT);
+        (address, stop, tokio::spawn(serving))
+    }
+
+    async fn say(address: SocketAddr, text: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(text.as_bytes()).await.unwrap();
+        stream
+    }
+
+    #[tokio::test]
+    async fn who_sends_no_whole_head_is_cut_off() {
+        let (address, stop, serving) = start().await;
+        for beginning in ["", "P", "PRI * HTTP/2.0\r\n", "GET / HTTP/1.1\r\nHost: a"] {
+            let mut stream = say(address, beginning).await;
+            let mut rest = Vec::new();
+            let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
+            assert!(ended.is_ok(), "{beginning:?} stays");
+        }
+        let request = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+        let mut answer = String::new();
+        let mut stream = say(address, request).await;
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.ends_with("here"), "{answer}");
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_has_not_finished_after_the_grace_is_cut() {
+        let (address, stop, serving) = start().await;
+        let mut hanging = Vec::new();
+        for request in [
+            "GET /slow HTTP/1.1\r\nHost: a\r\n\r\n",
+            "POST /body HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf",
+        ] {
+            hanging.push(say(address, request).await);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        let begin = Instant::now();
+        stop.cancel();
+        timeout(Duration::from_secs(10), serving)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(begin.elapsed() >= SHORT.grace, "they were given time");
+        for mut stream in hanging {
+            let mut rest = Vec::new();
+            let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
+            assert!(ended.is_ok() && rest.is_empty(), "{rest:?}");
+        }
     }
 }

@@ -121,8 +121,11 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     }
     stopped().await.map_err(|error| error.to_string())?;
     tracing::info!("stopping");
-    running.stop().await;
-    Ok(())
+    tokio::select! {
+        () = running.stop() => Ok(()),
+        // The store survives it, as it does a kill.
+        _ = stopped() => Err("a second signal: stopped at once".to_owned()),
+    }
 }
 
 async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, String> {

@@ -17,6 +17,8 @@ pub struct Running {
     pub client: SocketAddr,
     /// Where the second listener listens.
     pub federation: Option<SocketAddr>,
+    /// Where the metrics page is.
+    pub metrics: Option<SocketAddr>,
     listeners: Vec<JoinHandle<()>>,
 }
 
@@ -56,6 +58,7 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
     let app = App::build(config, engine).await.map_err(StartError::new)?;
     let config = &app.config;
     let router = http::router(app.clone());
+    let patience = listen::Patience::default();
     let mut listeners = Vec::new();
 
     let listener = bind(config.client.listen, "client.listen").await?;
@@ -65,6 +68,7 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
         None,
         router.clone(),
         app.soft_stop.clone(),
+        patience,
     )));
 
     let mut federation = None;
@@ -81,16 +85,20 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
             tls,
             router,
             app.soft_stop.clone(),
+            patience,
         )));
     }
+    let mut metrics = None;
     if let Ok(address) = config.metrics.listen.parse() {
         let listener = bind(address, "metrics.listen").await?;
+        metrics = Some(listener.local_addr().map_err(StartError::new)?);
         let router = http::metrics_router(app.clone());
         listeners.push(tokio::spawn(listen::serve(
             listener,
             None,
             router,
             app.soft_stop.clone(),
+            patience,
         )));
     }
     match control::open(&config.data_dir) {
@@ -104,6 +112,7 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
         app,
         client,
         federation,
+        metrics,
         listeners,
     })
 }

@@ -2,7 +2,7 @@
 //!
 //! There is no global: two servers can run in one process.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -30,10 +30,12 @@ use vatra_store::{Engine, Options, Store};
 
 use crate::{
     config::{Config, Durability},
-    http::{counts::Counts, limits::Rates},
+    http::{address::Proxies, counts::Counts, limits::Rates},
     outbound,
 };
 
+/// How long background tasks have to finish once the server stops.
+const BACKGROUND: Duration = Duration::from_secs(5);
 /// About how much memory the unread counts of one user in one room take.
 const UNREAD_BYTES: u64 = 256;
 
@@ -92,6 +94,8 @@ pub struct Parts {
     pub limits: Limits,
     /// Limits on requests.
     pub rates: Rates,
+    /// Who is believed to say where a request came from.
+    pub proxies: Proxies,
     pub(crate) counts: Counts,
     /// Cancelled first: stop accepting, end long polls.
     pub soft_stop: CancellationToken,
@@ -130,6 +134,9 @@ pub enum BuildError {
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
+    /// A trusted proxy is no address.
+    #[error("client.trusted_proxies: {0} is no address")]
+    Proxy(String),
     /// The server's name is none.
     #[error("server_name: {0}")]
     Name(#[from] ruma::IdParseError),
@@ -270,6 +277,8 @@ impl App {
             soft_stop.clone(),
         );
 
+        let proxies = Proxies::read(&config.client.trusted_proxies)
+            .map_err(|text| BuildError::Proxy(text.to_owned()))?;
         let rates = Rates::new(config.rate_limits.enabled);
         let limits = Limits {
             request_bytes: config.client.max_request_bytes,
@@ -295,6 +304,7 @@ impl App {
             followers,
             limits,
             rates,
+            proxies,
             counts: Counts::default(),
             soft_stop,
             tasks,
@@ -304,11 +314,17 @@ impl App {
         })
     }
 
-    /// Ends everything: long polls first, the committer last.
+    /// Ends everything: long polls first, the committer last. What runs in the background has some seconds to finish.
     pub async fn close(&self) {
         self.soft_stop.cancel();
         self.tasks.close();
-        self.tasks.wait().await;
+        if tokio::time::timeout(BACKGROUND, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            // From here on none of them can write.
+            tracing::warn!(left = self.tasks.len(), "background tasks do not end");
+        }
         self.store.close().await;
     }
 }

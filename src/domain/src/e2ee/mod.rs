@@ -9,6 +9,7 @@
 //! - `remote_lists`: the same of users of other servers, as their servers tell
 //! - `inbox`: messages to devices, until they are acknowledged; `outbox`: those for devices of other servers
 //! - `backup`: room keys that their user encrypted; `dehydrated`: a device that is kept for its user
+//! - `check`: what `vatra check` asks of these rows
 //! - `forget`: what goes when a device or an account goes; what a restored backup must not hand out again
 //!
 //! Called by the HTTP handlers, by `flows` (which split local from remote users), by `users` (a device that goes takes its
@@ -17,6 +18,7 @@
 mod backup;
 mod backup_keys;
 mod changes;
+mod check;
 mod claim;
 mod cross_signing;
 mod dehydrated;

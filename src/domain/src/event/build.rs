@@ -2,7 +2,10 @@
 
 use std::{io::Write, ops::Range, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::STANDARD_NO_PAD};
+use base64::{
+    Engine,
+    engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD},
+};
 use bytes::Bytes;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
@@ -98,15 +101,13 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
             top_redacts = Some(redacts.as_str());
         }
     }
-    let known_id = matches!(rules.event_id_format, EventIdFormatVersion::V1)
-        .then(|| EventId::new_v1(signer.server_name()));
     let kind_name = kind.to_string();
     let whole_content = json(&content)?;
     let mut parts = Parts {
         auth_events: references(&at.auth_events, rules)?,
         content: &whole_content,
         depth: at.depth.min(MAX_DEPTH),
-        event_id: known_id.as_deref().map(EventId::as_str),
+        event_id: None,
         origin_server_ts: at.origin_server_ts,
         prev_events: references(&at.prev_events, rules)?,
         redacts: top_redacts,
@@ -117,6 +118,16 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         hash: None,
         signature: None,
     };
+    let known_id = match rules.event_id_format {
+        // Any name would do. One that follows from the event needs no randomness.
+        EventIdFormatVersion::V1 => {
+            let digest = URL_SAFE_NO_PAD.encode(Sha256::digest(parts.canonical()?.0));
+            let id = EventId::parse(format!("${digest}:{}", signer.server_name()));
+            Some(id.map_err(|_| BuildError::FieldTooLong("event id"))?)
+        }
+        _ => None,
+    };
+    parts.event_id = known_id.as_deref().map(EventId::as_str);
     let hash = STANDARD_NO_PAD.encode(Sha256::digest(parts.canonical()?.0));
     parts.hash = Some(&hash);
 

@@ -9,6 +9,7 @@
 //! | [`check`] | a received event's form, limits, signatures and hash |
 //! | [`resolve`] | one state out of several |
 //! | [`redact`] | an event emptied |
+//! | [`sound`] | whether a stored event still is what was signed |
 //! | [`client`] | an event as clients see it |
 //! | [`relation`] | what an event relates to |
 //! | [`filter`] | whether an event passes a client's filter |
@@ -26,5 +27,6 @@ pub mod redact;
 pub mod relation;
 pub mod resolve;
 pub mod signer;
+pub mod sound;
 #[cfg(test)]
 mod tests;

@@ -82,6 +82,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::disallowed_methods, reason = "it is about real time")]
     fn a_hostile_list_costs_no_more_than_its_length() {
         let pattern = format!("{}b", "a*".repeat(250));
         let list = json!({ "allow": ["*"], "deny": vec![pattern; 120] });

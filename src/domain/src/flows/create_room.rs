@@ -14,12 +14,13 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
-use vatra_store::Batch;
+use vatra_store::{Batch, CommitError};
 
 use super::{FlowError, content, membership::member_content, settings};
 use crate::{
     event::build::Draft,
-    rooms::{RoomError, RoomGuard, Rooms, Sent},
+    random,
+    rooms::{Room, RoomError, RoomGuard, Rooms, Sent},
     schema::{self, AliasRow},
     users::{Requester, Users},
 };
@@ -64,21 +65,15 @@ pub async fn create_room(
         &request,
         version.as_ref().unwrap_or(default),
     )?;
-    if let Some(alias) = &plan.alias
-        && rooms
-            .store()
-            .view()
-            .get(&schema::ALIASES, alias)
-            .await?
-            .is_some()
-    {
+    if is_taken(rooms, plan.alias.as_ref()).await? {
         return Err(FlowError::AliasTaken);
     }
     let id = plan
         .rules
         .event_format
         .require_room_create_room_id
-        .then(|| RoomId::new_v1(users.server_name()));
+        .then(|| new_room_id(users))
+        .transpose()?;
     let sender = requester.user.clone();
     let create = Draft {
         sender: sender.clone(),
@@ -87,41 +82,88 @@ pub async fn create_room(
         content: plan.create.clone(),
         redacts: None,
     };
-    let (guard, first) = rooms.create(&plan.version, id, create).await?;
+    // The alias is taken in the batch that founds the room: who loses a race for it makes no room.
+    let named = |batch: &mut Batch, room: &Room| {
+        if let Some(alias) = &plan.alias {
+            batch.assert_absent(&schema::ALIASES, alias);
+            batch.put(&schema::ALIASES, alias, &alias_row(requester, room));
+            batch.put(&schema::ROOM_ALIASES, &(room.sid, alias.clone()), &());
+        }
+    };
+    let made = rooms.create_with(&plan.version, id, create, &named).await;
+    let (guard, first) = match made {
+        Err(RoomError::Raced) => {
+            let taken = is_taken(rooms, plan.alias.as_ref()).await?;
+            return Err(if taken {
+                FlowError::AliasTaken
+            } else {
+                RoomError::Raced.into()
+            });
+        }
+        other => other?,
+    };
     let room = guard.room.clone();
-    let mut making = Making {
+    let making = Making {
         rooms,
         sender,
         guard,
         last: first,
     };
-    making
-        .first_events(users, requester, &request, &plan)
-        .await?;
-    let last = making.last;
-    drop(making.guard);
-    last.durable().await?;
-
-    let mut batch = Batch::new();
-    if let Some(alias) = &plan.alias {
-        batch.assert_absent(&schema::ALIASES, alias);
-        let row = AliasRow {
-            room: room.id.to_string(),
-            creator: requester.user.to_string(),
-        };
-        batch.put(&schema::ALIASES, alias, &row);
-        batch.put(&schema::ROOM_ALIASES, &(room.sid, alias.clone()), &());
+    let done = making.finish(users, requester, &request, &plan).await;
+    if let (Err(_), Some(alias)) = (&done, &plan.alias) {
+        release(rooms, requester, &room, alias).await?;
     }
+    done?;
     if request.visibility == Visibility::Public {
+        let mut batch = Batch::new();
         batch.put(&schema::PUBLIC_ROOMS, &room.sid, &());
-    }
-    match rooms.store().write(batch).await {
-        Ok(_) => {}
-        Err(vatra_store::CommitError::AssertFailed) => return Err(FlowError::AliasTaken),
-        Err(error) => return Err(error.into()),
+        rooms.store().write(batch).await?;
     }
     settings::created(users, rooms, requester.sid, &room).await?;
     Ok(room.id.clone())
+}
+
+/// An id for a room whose version does not make it of the create event.
+pub(super) fn new_room_id(users: &Users) -> Result<OwnedRoomId, FlowError> {
+    let name = random::token(&**users.random(), 18);
+    RoomId::parse(format!("!{name}:{}", users.server_name()))
+        .map_err(|error| FlowError::BadRequest(error.to_string()))
+}
+
+fn alias_row(requester: &Requester, room: &Room) -> AliasRow {
+    AliasRow {
+        room: room.id.to_string(),
+        creator: requester.user.to_string(),
+    }
+}
+
+async fn is_taken(rooms: &Rooms, alias: Option<&String>) -> Result<bool, FlowError> {
+    match alias {
+        Some(alias) => Ok(rooms
+            .store()
+            .view()
+            .contains(&schema::ALIASES, alias)
+            .await?),
+        None => Ok(false),
+    }
+}
+
+/// Gives back the alias of a room that did not come to be whole, so that another attempt may have it.
+async fn release(
+    rooms: &Rooms,
+    requester: &Requester,
+    room: &Room,
+    alias: &String,
+) -> Result<(), FlowError> {
+    let mut batch = Batch::new();
+    batch.assert_equals(&schema::ALIASES, alias, &alias_row(requester, room));
+    batch.delete(&schema::ALIASES, alias);
+    batch.delete(&schema::ROOM_ALIASES, &(room.sid, alias.clone()));
+    match rooms.store().write(batch).await {
+        // Someone has moved it meanwhile: it is theirs.
+        Ok(_) | Err(CommitError::AssertFailed) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What a room version means.
@@ -293,6 +335,21 @@ pub(super) struct Making<'a> {
 }
 
 impl Making<'_> {
+    /// Sends the first events and waits until they are durable.
+    async fn finish(
+        mut self,
+        users: &Users,
+        requester: &Requester,
+        request: &Request,
+        plan: &Plan,
+    ) -> Result<(), FlowError> {
+        self.first_events(users, requester, request, plan).await?;
+        let Self { guard, last, .. } = self;
+        drop(guard);
+        last.durable().await?;
+        Ok(())
+    }
+
     async fn first_events(
         &mut self,
         users: &Users,

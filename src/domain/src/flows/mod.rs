@@ -20,6 +20,8 @@ pub mod public_rooms;
 pub mod reports;
 pub mod settings;
 pub mod spaces;
+#[cfg(test)]
+mod tests;
 pub mod upgrade;
 mod upgraded_levels;
 pub mod user_directory;

@@ -35,6 +35,9 @@ struct Tombstone {
     replacement_room: OwnedRoomId,
 }
 
+/// What is there already stays as it is.
+struct Unchanged;
+
 /// After a join: if the room replaces one that the user was in, and that one says so too, their settings go over.
 pub async fn joined(
     users: &Users,
@@ -100,15 +103,15 @@ pub async fn carry_over(
     old: &Room,
     new: &Room,
 ) -> Result<(), FlowError> {
-    let mut rules = users.push_rules(user).await?;
-    if copy_rules(&mut rules, old, new) {
-        users.set_push_rules(user, rules).await?;
-    }
-    if let Some(tags) = users.account_data(user, old.sid, TAGS).await?
-        && users.account_data(user, new.sid, TAGS).await?.is_none()
-    {
-        let tags = tags.get().to_owned();
-        users.set_account_data(user, new.sid, TAGS, tags).await?;
+    let copy = |rules: &mut Ruleset| copy_rules(rules, old, new).then_some(()).ok_or(Unchanged);
+    // Nothing to copy is no error.
+    let _: Result<(), Unchanged> = users.change_push_rules(user, copy).await?;
+    if let Some(tags) = users.account_data(user, old.sid, TAGS).await? {
+        let copy = |present: Option<&str>| match present {
+            None => Ok(tags.get().to_owned()),
+            Some(_) => Err(Unchanged),
+        };
+        let _: Result<(), Unchanged> = users.change_account_data(user, new.sid, TAGS, copy).await?;
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use vatra_store::{Batch, CommitError};
 
 use super::{
     FlowError, content,
-    create_room::{Making, version_rules},
+    create_room::{Making, new_room_id, version_rules},
     directory::aliases_of,
     membership::member_content,
     settings,
@@ -65,7 +65,8 @@ pub async fn upgrade(
     let id = rules
         .event_format
         .require_room_create_room_id
-        .then(|| RoomId::new_v1(users.server_name()));
+        .then(|| new_room_id(users))
+        .transpose()?;
     let create = create_content(&mut old, requester, &request, &rules).await?;
     let levels = levels(&mut old, requester, &request, &rules).await?;
     let draft = draft(requester, "m.room.create", create);

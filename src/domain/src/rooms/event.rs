@@ -174,6 +174,11 @@ impl Events {
         }
     }
 
+    /// How much memory the cache holds, in bytes.
+    pub(super) fn cached_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
     /// The events behind these numbers, in the same order; one batched read for those not in memory.
     pub(super) async fn get_many(
         &self,

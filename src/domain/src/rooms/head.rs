@@ -240,6 +240,11 @@ impl Heads {
         }
     }
 
+    /// How many rooms have one.
+    pub(super) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The room's slot. When there are too many, those nobody holds are forgotten (their heads are in the store).
     fn slot(&self, room: RoomSid) -> Arc<Mutex<Option<Head>>> {
         if self.slots.len() > self.capacity {

@@ -90,7 +90,7 @@ struct Inner {
     memberships: DashMap<(UserSid, RoomSid), append::PendingMembership>,
 }
 
-/// How much memory the caches of [`Rooms`] may use, in bytes.
+/// How much memory the caches of [`Rooms`] may use, or do use, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheSizes {
     /// Parsed events.
@@ -135,6 +135,15 @@ impl Rooms {
         };
         Self {
             inner: Arc::new(inner),
+        }
+    }
+
+    /// What the caches hold.
+    pub fn cached(&self) -> CacheSizes {
+        CacheSizes {
+            events: self.inner.events.cached_bytes(),
+            state: self.inner.trees.cached_bytes(),
+            heads: self.inner.heads.len(),
         }
     }
 

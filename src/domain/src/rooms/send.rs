@@ -185,6 +185,20 @@ impl Rooms {
         room_id: Option<ruma::OwnedRoomId>,
         create: Draft,
     ) -> Result<(RoomGuard, Sent), RoomError> {
+        self.create_with(version, room_id, create, &|_, _| {}).await
+    }
+
+    /// The same, with rows that are written only together with the room: if an assert of theirs fails there is no room.
+    ///
+    /// # Errors
+    /// [`RoomError::Raced`] if an assert fails.
+    pub async fn create_with(
+        &self,
+        version: &ruma::RoomVersionId,
+        room_id: Option<ruma::OwnedRoomId>,
+        create: Draft,
+        rows: &(dyn Fn(&mut Batch, &Room) + Sync),
+    ) -> Result<(RoomGuard, Sent), RoomError> {
         let rules = Arc::new(version.rules().ok_or(RoomError::UnsupportedVersion)?);
         let key = self.inner.ids.intern_state_key("m.room.create", "").await?;
         let mut placement = Placement {
@@ -197,7 +211,7 @@ impl Rooms {
         };
         let mut attempt = 0;
         let (pdu, room) = loop {
-            match self.found(version, &placement, create.clone()).await {
+            match self.found(version, &placement, create.clone(), rows).await {
                 // From version 12 on the room id is the create event's hash: equal events of one millisecond would be one
                 // room. The later one is of the next free millisecond.
                 Err(RoomError::Raced)
@@ -235,6 +249,7 @@ impl Rooms {
         version: &ruma::RoomVersionId,
         placement: &Placement,
         create: Draft,
+        rows: &(dyn Fn(&mut Batch, &Room) + Sync),
     ) -> Result<(Pdu, Arc<Room>), RoomError> {
         let pdu = build::build(create, placement, &self.inner.signer)?;
         auth::authorise(&placement.rules, &pdu, |_, _| None)?;
@@ -248,6 +263,7 @@ impl Rooms {
         batch.assert_absent(&schema::ROOM_SIDS, &row.room_id);
         batch.put(&schema::ROOM_SIDS, &row.room_id, &sid);
         batch.put(&schema::ROOMS, &sid, &row);
+        rows(&mut batch, &room);
         self.inner.store.write(batch).await?;
         Ok((pdu, room))
     }

@@ -101,6 +101,11 @@ impl StateTrees {
         }
     }
 
+    /// How much memory the cache holds, in bytes.
+    pub fn cached_bytes(&self) -> u64 {
+        self.cache.weight()
+    }
+
     /// The event at `key` in the state `root`. Costs one node per level (two for a room of 500 members).
     pub async fn get(
         &self,
@@ -394,17 +399,17 @@ impl Weighter<NodeId, Arc<NodeRow>> for NodeWeight {
 }
 
 /// Which child of a branch at `level` a key is under.
-fn slot(key: StateKeySid, level: usize) -> usize {
+pub(super) fn slot(key: StateKeySid, level: usize) -> usize {
     let scrambled = key.0.wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let shift = 60_usize.saturating_sub(level * 4);
     usize::try_from((scrambled >> shift) & 15).unwrap_or(0)
 }
 
-fn child(children: &[Option<NodeId>], slot: usize) -> StateRoot {
+pub(super) fn child(children: &[Option<NodeId>], slot: usize) -> StateRoot {
     children.get(slot).copied().flatten()
 }
 
-fn find(entries: &[(StateKeySid, EventSid)], key: StateKeySid) -> Option<EventSid> {
+pub(super) fn find(entries: &[(StateKeySid, EventSid)], key: StateKeySid) -> Option<EventSid> {
     let place = entries.binary_search_by_key(&key, |(key, _)| *key).ok()?;
     entries.get(place).map(|(_, event)| *event)
 }

@@ -21,10 +21,11 @@ use super::*;
 use crate::{
     clock::ManualClock,
     event::build::Draft,
+    random,
     schema::{Membership, RoomOrder, migrations},
 };
 
-async fn rooms_on(store: Store) -> Rooms {
+pub(super) async fn rooms_on(store: Store) -> Rooms {
     let name = ruma::server_name!("test").to_owned();
     let signer = Signer::from_der(name, &Signer::generate(), "1".to_owned()).unwrap();
     let ids = Ids::new(store.clone(), 100);
@@ -37,7 +38,7 @@ async fn rooms_on(store: Store) -> Rooms {
     )
 }
 
-async fn rooms() -> Rooms {
+pub(super) async fn rooms() -> Rooms {
     let store = Store::open(
         Arc::new(MemoryEngine::new()),
         Options::default(),
@@ -52,7 +53,12 @@ fn object(value: serde_json::Value) -> CanonicalJsonObject {
     serde_json::from_value(value).unwrap()
 }
 
-fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: serde_json::Value) -> Draft {
+pub(super) fn draft(
+    sender: &str,
+    kind: &str,
+    state_key: Option<&str>,
+    content: serde_json::Value,
+) -> Draft {
     Draft {
         sender: UserId::parse(sender).unwrap(),
         kind: TimelineEventType::from(kind),
@@ -62,16 +68,16 @@ fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: serde_json:
     }
 }
 
-async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
+pub(super) async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
     let rules = version.rules().unwrap();
     let mut content = json!({ "room_version": version.as_str() });
     if !rules.authorization.use_room_create_sender {
         content["creator"] = json!("@alice:test");
     }
-    let id = rules
-        .event_format
-        .require_room_create_room_id
-        .then(|| ruma::RoomId::new_v1(ruma::server_name!("test")));
+    let id = rules.event_format.require_room_create_room_id.then(|| {
+        ruma::OwnedRoomId::try_from(format!("!{}:test", random::name(&random::SystemRandom, 18)))
+            .unwrap()
+    });
     let create = draft("@alice:test", "m.room.create", Some(""), content);
     let (mut guard, _) = rooms.create(version, id, create).await.unwrap();
     let join = draft(
@@ -109,7 +115,7 @@ async fn room_of_alice(rooms: &Rooms, version: &RoomVersionId) -> OwnedRoomId {
     guard.room.id.clone()
 }
 
-fn say(sender: &str, body: &str) -> Draft {
+pub(super) fn say(sender: &str, body: &str) -> Draft {
     draft(
         sender,
         "m.room.message",
@@ -118,7 +124,7 @@ fn say(sender: &str, body: &str) -> Draft {
     )
 }
 
-fn member(user: &str, membership: &str) -> Draft {
+pub(super) fn member(user: &str, membership: &str) -> Draft {
     draft(
         user,
         "m.room.member",

@@ -1,6 +1,7 @@
 //! `GET /sync`: a reader of the log, and the waiting in front of it.
 //!
 //! - `wait`: the dispatcher that wakes waiting users; [`Waiters`].
+//! - `lazy`: which members a device that loads them lazily has been sent.
 //! - `token`: what `since`, `next_batch` and `prev_batch` are.
 //! - `room`, `sections`: the providers; each is given a reader, `(since, upto]` and the filter, and says what is new.
 //! - `response`: the answer as it goes over the wire.
@@ -10,6 +11,7 @@
 //!
 //! To show something new in /sync: write a provider here, and wake `topic::room` or `topic::user` in the batch that changes it.
 
+mod lazy;
 mod request;
 mod response;
 mod room;
@@ -19,21 +21,28 @@ mod tests;
 pub mod token;
 mod wait;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use quick_cache::{Weighter, sync::Cache};
 use tokio_util::sync::CancellationToken;
 use vatra_store::{Position, Store, StoreError};
 
+use self::{
+    lazy::{Lazy, Round},
+    sections::{MESSAGES, Span},
+    token::SyncToken,
+};
 pub use self::{
     request::{StateField, SyncRequest},
     response::{DeviceLists, SyncResponse},
     sections::Providers,
     wait::{Subscription, Waiters},
-};
-use self::{
-    sections::{MESSAGES, Span},
-    token::SyncToken,
 };
 use crate::{
     rooms::{Reader, RoomError, Rooms, visible::Viewer},
@@ -87,11 +96,13 @@ struct Inner {
     waiters: Waiters,
     providers: Providers,
     user_rooms: Cache<UserSid, Arc<UserRooms>, RoomsWeight>,
+    lazy: Lazy,
+    waiting: AtomicU64,
     shutdown: CancellationToken,
 }
 
 impl Syncs {
-    /// The rooms of users who poll are remembered in at most `cache_bytes`. Polls end when `shutdown` is cancelled.
+    /// The rooms of users who poll, and the members that their devices were sent, are remembered in at most `cache_bytes`. Polls end when `shutdown` is cancelled.
     pub fn new(
         rooms: Rooms,
         waiters: Waiters,
@@ -99,15 +110,16 @@ impl Syncs {
         cache_bytes: u64,
         shutdown: CancellationToken,
     ) -> Self {
-        let users = usize::try_from(cache_bytes / 1024)
-            .unwrap_or(usize::MAX)
-            .max(64);
+        let half = cache_bytes / 2;
+        let users = usize::try_from(half / 1024).unwrap_or(usize::MAX).max(64);
         let inner = Inner {
             store: rooms.store().clone(),
             rooms,
             waiters,
             providers,
-            user_rooms: Cache::with_weighter(users, cache_bytes, RoomsWeight),
+            user_rooms: Cache::with_weighter(users, half, RoomsWeight),
+            lazy: Lazy::new(half),
+            waiting: AtomicU64::new(0),
             shutdown,
         };
         Self {
@@ -148,6 +160,11 @@ impl Syncs {
             .await
     }
 
+    /// How many polls wait for something new.
+    pub fn waiting(&self) -> u64 {
+        self.inner.waiting.load(Ordering::Relaxed)
+    }
+
     /// One /sync: what is new since the token, waiting for it if nothing is.
     pub async fn sync(
         &self,
@@ -158,6 +175,7 @@ impl Syncs {
         let mut subscription = inner.waiters.subscribe(viewer.sid).await?;
         let deadline = tokio::time::Instant::now() + request.timeout.min(MAX_TIMEOUT);
         let mut wait = request.since.is_some() && !request.full_state && !request.timeout.is_zero();
+        let mut round: Option<Round> = None;
         loop {
             subscription.reset();
             let reader = inner.rooms.reader();
@@ -165,16 +183,38 @@ impl Syncs {
                 .since
                 .filter(|token| inner.is_ours(*token, reader.watermark()));
             wait &= since.is_some();
-            let response = inner.answer(&reader, viewer, request, since).await?;
+            let position = since.map(|token| token.position);
+            let filter = &request.filter;
+            let round = round.get_or_insert_with(|| inner.lazy.begin(viewer, filter, position));
+            round.again();
+            let response = inner.answer(&reader, viewer, request, since, round).await?;
             if !wait || !response.is_empty() {
+                inner.lazy.end(round, reader.watermark());
                 return Ok(response);
             }
+            let _waiting = Waiting::count(&inner.waiting);
             tokio::select! {
                 () = subscription.changed() => {}
                 () = tokio::time::sleep_until(deadline) => wait = false,
                 () = inner.shutdown.cancelled() => wait = false,
             }
         }
+    }
+}
+
+/// One poll that waits, counted until it is dropped.
+struct Waiting<'a>(&'a AtomicU64);
+
+impl<'a> Waiting<'a> {
+    fn count(waiting: &'a AtomicU64) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -192,12 +232,14 @@ impl Inner {
         viewer: &Viewer,
         request: &SyncRequest,
         since: Option<SyncToken>,
+        round: &Round,
     ) -> Result<SyncResponse, SyncError> {
         let upto = reader.watermark();
         let span = Span {
             since: since.map(|token| token.position),
             upto,
             full_state: request.full_state,
+            round,
         };
         let memberships = self.rooms_of(reader, viewer.sid).await?;
         let providers = &self.providers;

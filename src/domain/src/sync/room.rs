@@ -12,7 +12,7 @@ use ruma::{
 };
 use vatra_store::{Direction, Position};
 
-use super::token::OrderToken;
+use super::{lazy::Round, token::OrderToken};
 use crate::{
     event::filter,
     rooms::{Event, Reader, Room, RoomError, visible::Viewer},
@@ -37,6 +37,8 @@ pub(super) struct Ask<'a> {
     pub(super) ignored: &'a Ignored,
     /// The state at the end of the window instead of at its start.
     pub(super) state_after: bool,
+    /// Which members the client has been sent.
+    pub(super) round: &'a Round,
 }
 
 /// The events of a room between two positions, and the state around them.
@@ -87,7 +89,10 @@ impl Ask<'_> {
                     | TimelineEventType::RoomCanonicalAlias
             )
         });
-        self.filter_state(room, &mut state, wanted, &events).await?;
+        // Who is sent everything of the room is sent its members too.
+        let anew = full || since.is_none();
+        self.filter_state(room, &mut state, (wanted, anew), &events)
+            .await?;
         Ok(Window {
             events,
             limited,
@@ -174,15 +179,18 @@ impl Ask<'_> {
     }
 
     /// Leaves of some state events what the client asks for, and adds the members that the timeline mentions if it loads them
-    /// lazily.
+    /// lazily; `anew`: all of them.
     async fn filter_state(
         &self,
         room: &Room,
         events: &mut Vec<Arc<Event>>,
-        wanted: StateRoot,
+        (wanted, anew): (StateRoot, bool),
         timeline: &[Arc<Event>],
     ) -> Result<(), RoomError> {
-        if let LazyLoadOptions::Enabled { .. } = self.state.lazy_load_options {
+        if let LazyLoadOptions::Enabled {
+            include_redundant_members,
+        } = self.state.lazy_load_options
+        {
             let mut wanted_members: HashSet<OwnedUserId> = timeline
                 .iter()
                 .map(|event| event.pdu.sender.clone())
@@ -195,19 +203,29 @@ impl Ask<'_> {
                     .flatten()
                     .is_none_or(|user| wanted_members.iter().any(|wanted| wanted == user))
             });
-            self.add_members(events, wanted, &wanted_members).await?;
+            let redundant = anew || include_redundant_members;
+            self.add_members(events, wanted, &wanted_members, redundant)
+                .await?;
         }
         events.retain(|event| filter::room_event_matches(self.state, &room.id, &event.pdu));
+        if !self.state.lazy_load_options.is_disabled() {
+            let members = events
+                .iter()
+                .filter(|event| event.pdu.kind == TimelineEventType::RoomMember);
+            self.round.sends(members.map(|event| event.sid));
+        }
         events.sort_by_key(|event| event.order);
         Ok(())
     }
 
-    /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them.
+    /// Members that the timeline mentions and the difference does not: a client that loads members lazily may not know them. Those
+    /// that it has been sent before are left out, unless `redundant`.
     async fn add_members(
         &self,
         events: &mut Vec<Arc<Event>>,
         root: StateRoot,
         wanted: &HashSet<OwnedUserId>,
+        redundant: bool,
     ) -> Result<(), RoomError> {
         for user in wanted {
             let there = events.iter().any(|event| {
@@ -221,6 +239,7 @@ impl Ask<'_> {
                 .reader
                 .state_at_key(root, &StateEventType::RoomMember, user.as_str())
                 .await?
+                .filter(|event| redundant || !self.round.knows(event.sid))
             {
                 events.push(event);
             }

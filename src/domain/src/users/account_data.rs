@@ -13,7 +13,7 @@ use serde_json::{
     Value,
     value::{RawValue, to_raw_value},
 };
-use vatra_store::{Batch, Direction, Position, Range, View};
+use vatra_store::{Batch, CommitError, Direction, Position, Range, View};
 
 use super::{Users, UsersError};
 use crate::{
@@ -81,41 +81,46 @@ impl Users {
         kind: &str,
         content: String,
     ) -> Result<(), UsersError> {
-        let mut batch = Batch::new();
-        self.put_account_data(&mut batch, (user, room, kind.to_owned()), content)
-            .await?;
-        self.inner.store.write(batch).await?;
-        Ok(())
+        let set = |_: Option<&str>| Ok::<_, UsersError>(content.clone());
+        self.change_account_data(user, room, kind, set).await?
     }
 
-    /// The same, as part of a larger batch.
+    /// Sets a piece of account data to what `change` makes of the present one; whoever comes between makes it try again, so
+    /// that of two changes at once none is lost. The inner error is `change`'s: then nothing is written.
+    pub async fn change_account_data<E>(
+        &self,
+        user: UserSid,
+        room: RoomSid,
+        kind: &str,
+        change: impl Fn(Option<&str>) -> Result<String, E>,
+    ) -> Result<Result<(), E>, UsersError> {
+        let key: AccountDataKey = (user, room, kind.to_owned());
+        loop {
+            let view = self.inner.store.view();
+            let old = view.get(&schema::ACCOUNT_DATA, &key).await?;
+            let content = match change(old.as_ref().map(|row| row.content.as_str())) {
+                Ok(content) => content,
+                Err(error) => return Ok(Err(error)),
+            };
+            let mut batch = Batch::new();
+            put(&mut batch, key.clone(), old.as_ref(), content);
+            match self.inner.store.write(batch).await {
+                Err(CommitError::AssertFailed) => {}
+                other => return Ok(Ok(other.map(|_| ())?)),
+            }
+        }
+    }
+
+    /// A piece of account data as part of a larger batch, which fails if another write comes first.
     pub async fn put_account_data(
         &self,
         batch: &mut Batch,
         key: AccountDataKey,
         content: String,
     ) -> Result<(), UsersError> {
-        let (user, room, _) = key;
-        if let Some(old) = self
-            .inner
-            .store
-            .view()
-            .get(&schema::ACCOUNT_DATA, &key)
-            .await?
-        {
-            batch.delete(&schema::ACCOUNT_DATA_LOG, &(user, old.position));
-        }
-        let logged = key.clone();
-        batch.put_at_position(&schema::ACCOUNT_DATA, move |position| {
-            (key, AccountDataRow { position, content })
-        });
-        batch.put_at_position(&schema::ACCOUNT_DATA_LOG, move |position| {
-            ((user, position), logged)
-        });
-        batch.wake(topic::user(user));
-        if room != GLOBAL {
-            batch.wake(topic::room(room));
-        }
+        let view = self.inner.store.view();
+        let old = view.get(&schema::ACCOUNT_DATA, &key).await?;
+        put(batch, key, old.as_ref(), content);
         Ok(())
     }
 
@@ -207,18 +212,15 @@ impl Users {
     /// The user's push rules: their own changes on top of the server's defaults.
     pub async fn push_rules(&self, user: UserSid) -> Result<Ruleset, UsersError> {
         let stored = self.account_data(user, GLOBAL, PUSH_RULES).await?;
-        if let Some(rules) =
-            stored.and_then(|json| serde_json::from_str::<PushRules>(json.get()).ok())
-        {
-            return Ok(rules.global);
+        match stored.and_then(|json| stored_rules(json.get())) {
+            Some(rules) => Ok(rules),
+            None => self.default_rules(user).await,
         }
-        let user = self
-            .inner
-            .ids
-            .user_id(user)
-            .await?
-            .ok_or(UsersError::NotFound)?;
-        Ok(push::defaults(&user))
+    }
+
+    async fn default_rules(&self, user: UserSid) -> Result<Ruleset, UsersError> {
+        let user = self.inner.ids.user_id(user).await?;
+        Ok(push::defaults(&user.ok_or(UsersError::NotFound)?))
     }
 
     /// The same, shared: one copy in memory for as long as the user does not change it.
@@ -270,13 +272,56 @@ impl Users {
         Ok(ignored)
     }
 
-    /// Stores push rules.
-    pub async fn set_push_rules(&self, user: UserSid, rules: Ruleset) -> Result<(), UsersError> {
-        let content = serde_json::to_string(&PushRules { global: rules });
-        let content =
-            content.map_err(|_| UsersError::BadValue("the push rules cannot be written"))?;
-        self.set_account_data(user, GLOBAL, PUSH_RULES, content)
-            .await
+    /// Changes the user's push rules as they stand. Of two changes at once none is lost. The inner error is `change`'s.
+    pub async fn change_push_rules<E>(
+        &self,
+        user: UserSid,
+        change: impl Fn(&mut Ruleset) -> Result<(), E>,
+    ) -> Result<Result<(), E>, UsersError> {
+        let defaults = self.default_rules(user).await?;
+        let changed = self.change_account_data(user, GLOBAL, PUSH_RULES, |stored| {
+            let mut rules = stored
+                .and_then(stored_rules)
+                .unwrap_or_else(|| defaults.clone());
+            change(&mut rules).map_err(Ok::<E, UsersError>)?;
+            serde_json::to_string(&PushRules { global: rules })
+                .map_err(|_| Err::<E, _>(UsersError::BadValue("the push rules cannot be written")))
+        });
+        match changed.await? {
+            Ok(()) => Ok(Ok(())),
+            Err(Ok(error)) => Ok(Err(error)),
+            Err(Err(error)) => Err(error),
+        }
+    }
+}
+
+fn stored_rules(json: &str) -> Option<Ruleset> {
+    let rules: PushRules = serde_json::from_str(json).ok()?;
+    Some(rules.global)
+}
+
+/// The rows of a piece of account data, if it still is `old`.
+fn put(batch: &mut Batch, key: AccountDataKey, old: Option<&AccountDataRow>, content: String) {
+    let (user, room, _) = key;
+    match old {
+        Some(old) => {
+            batch.assert_equals(&schema::ACCOUNT_DATA, &key, old);
+            batch.delete(&schema::ACCOUNT_DATA_LOG, &(user, old.position));
+        }
+        None => {
+            batch.assert_absent(&schema::ACCOUNT_DATA, &key);
+        }
+    }
+    let logged = key.clone();
+    batch.put_at_position(&schema::ACCOUNT_DATA, move |position| {
+        (key, AccountDataRow { position, content })
+    });
+    batch.put_at_position(&schema::ACCOUNT_DATA_LOG, move |position| {
+        ((user, position), logged)
+    });
+    batch.wake(topic::user(user));
+    if room != GLOBAL {
+        batch.wake(topic::room(room));
     }
 }
 

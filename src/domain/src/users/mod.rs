@@ -10,6 +10,7 @@
 
 pub mod account_data;
 mod accounts;
+mod check;
 mod devices;
 mod error;
 mod filters;

@@ -6,7 +6,7 @@ use ruma::ServerName;
 use vatra_domain::flows::create_room;
 
 use super::Config;
-use crate::outbound::policy::Network;
+use crate::{http::address::Proxies, outbound::policy::Network};
 
 /// A message with file, key and remedy.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +38,12 @@ impl Config {
         let refuse = |key: &str, remedy: &str| Err(ConfigError::at(file, key, remedy));
         if ServerName::parse(&self.server_name).is_err() {
             return refuse("server_name", "write a host name such as example.org");
+        }
+        if let Err(text) = Proxies::read(&self.client.trusted_proxies) {
+            let remedy = format!(
+                "{text} is neither an address nor a network: write one such as 127.0.0.1 or 10.0.0.0/8"
+            );
+            return refuse("client.trusted_proxies", &remedy);
         }
         let registration = &self.registration;
         let open = registration.open && registration.token.is_empty();

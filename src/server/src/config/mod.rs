@@ -58,6 +58,8 @@ pub struct Client {
     pub listen: SocketAddr,
     /// The URL clients reach this server at, for `/.well-known/matrix/client`; empty: none is served.
     pub base_url: String,
+    /// Addresses and networks of proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<String>,
     /// The largest request that is not an upload, in bytes.
     pub max_request_bytes: usize,
 }
@@ -226,6 +228,7 @@ impl Default for Client {
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 8008)),
             base_url: String::new(),
+            trusted_proxies: Vec::new(),
             max_request_bytes: 1 << 20,
         }
     }
@@ -280,6 +283,7 @@ impl Config {
             .prefix_separator("__")
             .separator("__")
             .list_separator(",")
+            .with_list_parse_key("client.trusted_proxies")
             .with_list_parse_key("federation.allowed_networks")
             .with_list_parse_key("federation.trusted_key_servers");
         let read = builder
@@ -356,6 +360,19 @@ mod tests {
         );
         read(&format!("{open}allow_open_on_public_address = true")).unwrap();
         read(&format!("{open}token = \"secret\"")).unwrap();
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_an_address_or_a_network() {
+        let error = read("[client]\ntrusted_proxies = [\"127.0.0.1\", \"proxy\"]")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("client.trusted_proxies") && error.contains("proxy is"),
+            "{error}"
+        );
+        let good = "[client]\ntrusted_proxies = [\"127.0.0.1\", \"::1\", \"10.0.0.0/8\"]";
+        assert_eq!(read(good).unwrap().client.trusted_proxies.len(), 3);
     }
 
     #[test]

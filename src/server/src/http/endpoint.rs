@@ -32,11 +32,12 @@ use ruma::api::{
 use vatra_domain::users::Requester;
 
 use super::{
+    address::Address,
     error::Error,
     federation::origin::{Claim, Origin},
     observe,
 };
-use crate::{listen::Peer, wiring::App};
+use crate::wiring::App;
 
 /// Who calls, by the endpoint's kind of authentication.
 pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
@@ -165,7 +166,14 @@ impl Routes {
                     let params = decoded(params)?;
                     let args = params.iter().map(|(_, value)| value.to_owned()).collect();
                     let query = head.uri().query().unwrap_or_default().to_owned();
-                    Ok::<_, Error>((caller, Input { args, query, body }))
+                    let address = head.extensions().get::<Address>().copied();
+                    let input = Input {
+                        args,
+                        query,
+                        body,
+                        address,
+                    };
+                    Ok::<_, Error>((caller, input))
                 };
                 match read.await {
                     Ok((caller, input)) => to_the_end(&R::METHOD, handler(app, caller, input))
@@ -389,6 +397,7 @@ where
     let (head, body) = apart(request);
     let caller = identify::<R::Authentication, C>(&app, &head).await?;
     let bytes = read_body(body, app.limits.request_bytes).await?;
+    must_be_readable(&bytes)?;
     let request = parsed::<R>(head, params, &bytes)?;
     written(to_the_end(&R::METHOD, handler(app, caller, request)).await?)
 }
@@ -449,6 +458,8 @@ pub(crate) struct Input {
     pub(crate) query: String,
     /// The body.
     pub(crate) body: bytes::Bytes,
+    /// Where it came from.
+    pub(crate) address: Option<Address>,
 }
 
 impl Input {
@@ -473,6 +484,7 @@ impl Input {
             &self.body
         };
         must_be_object(body)?;
+        must_be_readable(body)?;
         serde_json::from_slice(body)
             .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
     }
@@ -515,8 +527,8 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
     let caller = C::identify(app, token).await?;
     if let Some(requester) = caller.requester() {
         observe::name_caller(head, requester.user.as_str());
-        if let Some(Peer(address)) = head.extensions().get::<Peer>() {
-            app.users.seen(requester, &address.ip().to_string());
+        if let Some(Address(address)) = head.extensions().get::<Address>() {
+            app.users.seen(requester, &address.to_string());
         }
     }
     Ok(caller)
@@ -562,6 +574,38 @@ fn must_be_object(body: &[u8]) -> Result<(), Error> {
             Err(error) => Err(Error::not_json(&error.to_string())),
         },
     }
+}
+
+/// How deep objects and lists may lie in each other.
+const DEEPEST: usize = 128;
+
+/// What is kept as it came is given to other clients, whose readers give up at some depth, and at halves of characters.
+fn must_be_readable(body: &[u8]) -> Result<(), Error> {
+    let (mut depth, mut quoted, mut escaped) = (0_usize, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            _ if quoted => {}
+            b'{' | b'[' => {
+                depth += 1;
+                if depth > DEEPEST {
+                    return Err(Error::bad_json("the body is nested too deeply"));
+                }
+            }
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    // A reader that skips a string does not look at its escapes.
+    let half = |word: &[u8]| word.eq_ignore_ascii_case(b"\\ud");
+    if body.windows(3).any(half)
+        && let Err(error) = serde_json::from_slice::<serde_json::Value>(body)
+    {
+        return Err(Error::not_json(&error.to_string()));
+    }
+    Ok(())
 }
 
 /// Says what is wrong with a request that cannot be read.

@@ -89,7 +89,9 @@ impl Error {
 
     /// Too many requests: try again after `wait`.
     pub(crate) fn limited(wait: Duration) -> Self {
-        let millis = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        // Rounded up: who comes back at once is too early.
+        let millis =
+            u64::try_from(wait.as_millis()).map_or(u64::MAX, |wait| wait.saturating_add(1));
         let mut error = Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             ErrorCode::LimitExceeded,

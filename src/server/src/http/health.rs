@@ -55,6 +55,13 @@ async fn page(State(app): State<App>) -> String {
         "",
         app.counts.micros(),
     );
+    let number = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    line("syncs_waiting", "", app.syncs.waiting());
+    line("users_active", "", number(app.waiters.active_users()));
+    let cached = app.rooms.cached();
+    line("cache_events_bytes", "", cached.events);
+    line("cache_state_bytes", "", cached.state);
+    line("cache_rooms", "", number(cached.heads));
     let stats = app.store.stats();
     line("commit_groups_total", "", stats.groups);
     line("commit_batches_total", "", stats.batches);

@@ -1,9 +1,13 @@
 //! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media.
 //!
-//! Each kind has a bucket per key (a user, or a name that someone tries to log in as) that refills steadily. Off when
-//! `rate_limits.enabled` is false.
+//! Each kind has a bucket per key that refills steadily. The key is the user; where there is none yet, the name that someone
+//! tries to log in as and the address they come from (of IPv6 the network of 64 bits, which is what one customer has). Off
+//! when `rate_limits.enabled` is false.
 
-use std::num::NonZeroU32;
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    num::NonZeroU32,
+};
 
 use governor::{
     Quota, RateLimiter,
@@ -11,17 +15,21 @@ use governor::{
     state::keyed::DashMapStateStore,
 };
 
-use super::error::Error;
+use super::{address::Address, error::Error};
 
 type Keyed = RateLimiter<String, DashMapStateStore<String>, DefaultClock>;
 
 /// How many keys a kind remembers before the full buckets are forgotten.
 const KEYS: usize = 10_000;
 
+/// How much of a name is looked at: as much as a user id can have.
+const LONGEST: usize = 255;
+
 /// The limits of this server.
 pub struct Rates {
     enabled: bool,
     login: Keyed,
+    login_from: Keyed,
     register: Keyed,
     send: Keyed,
     join: Keyed,
@@ -44,7 +52,9 @@ impl Rates {
         Self {
             enabled,
             login: per_second(1, 10),
-            register: per_second(1, 20),
+            login_from: per_second(1, 30),
+            // A registration is two requests: one to hear what is asked for.
+            register: per_second(1, 40),
             send: per_second(20, 200),
             join: per_second(1, 30),
             invite: per_second(1, 30),
@@ -52,14 +62,21 @@ impl Rates {
         }
     }
 
-    /// An attempt to log in as `name`.
-    pub(crate) fn login(&self, name: &str) -> Result<(), Error> {
-        self.check(&self.login, name)
+    /// An attempt to log in as `name`, from an address.
+    pub(crate) fn login(&self, name: &str, from: Option<Address>) -> Result<(), Error> {
+        // The address first: who has used it up does not use up the name of someone else too.
+        self.check(&self.login_from, &network(from))?;
+        self.check(&self.login, &name.chars().take(LONGEST).collect::<String>())
     }
 
-    /// A registration, by anyone.
-    pub(crate) fn register(&self) -> Result<(), Error> {
-        self.check(&self.register, "")
+    /// An attempt of `user`, who is logged in, to show their password again.
+    pub(crate) fn confirm(&self, user: &str) -> Result<(), Error> {
+        self.check(&self.login, user)
+    }
+
+    /// A registration from an address, or a question whether it would do.
+    pub(crate) fn register(&self, from: Option<Address>) -> Result<(), Error> {
+        self.check(&self.register, &network(from))
     }
 
     /// An event sent by `user`.
@@ -92,5 +109,37 @@ impl Rates {
         limiter
             .check_key(&key.to_owned())
             .map_err(|until| Error::limited(until.wait_time_from(DefaultClock::default().now())))
+    }
+}
+
+/// What shares a bucket: an IPv4 address, or the first half of an IPv6 address.
+fn network(from: Option<Address>) -> String {
+    match from {
+        Some(Address(IpAddr::V6(address))) => {
+            let half = (u128::from(address) >> 64) << 64;
+            Ipv6Addr::from(half).to_string()
+        }
+        Some(Address(address)) => address.to_string(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn tried(rates: &Rates, from: &str, number: u32) -> bool {
+        let from = Some(Address(from.parse().unwrap()));
+        rates.login(&format!("name{number}"), from).is_ok()
+    }
+
+    #[test]
+    fn an_address_is_limited_whatever_names_it_tries() {
+        let rates = Rates::new(true);
+        assert!((0..100).any(|number| !tried(&rates, "192.0.2.1", number)));
+        assert!(tried(&rates, "192.0.2.2", 0), "another address");
+        assert!((0..100).any(|number| !tried(&rates, &format!("2001:db8::{number}"), number)));
+        assert!(tried(&rates, "2001:db8:0:1::1", 0), "another network");
     }
 }

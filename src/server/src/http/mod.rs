@@ -3,11 +3,13 @@
 //! - [`endpoint`]: how a handler becomes a route
 //! - [`error`]: the one table from reasons to answers
 //! - [`client`]: the handlers of the client-server API, a file per section of the spec
+//! - [`address`]: where a request came from, through proxies
 //! - [`federation`]: those of the server-server API
 //! - [`observe`]: one log line a request, and counts
 //!
 //! Handlers decide nothing: extract, one domain call, reply.
 
+pub mod address;
 pub(crate) mod client;
 pub(crate) mod counts;
 pub(crate) mod endpoint;

@@ -12,7 +12,8 @@ use axum::{
 };
 use tracing::info;
 
-use crate::wiring::App;
+use super::address::Address;
+use crate::{listen::Peer, wiring::App};
 
 /// Where the endpoint writes down who called, for the request's line.
 #[derive(Clone, Default)]
@@ -32,6 +33,10 @@ pub(crate) async fn observe(State(app): State<App>, mut request: Request, next: 
     let id = app.counts.started.fetch_add(1, Ordering::Relaxed);
     let caller = CallerName::default();
     request.extensions_mut().insert(caller.clone());
+    if let Some(Peer(peer)) = request.extensions().get::<Peer>().copied() {
+        let client = app.proxies.client(peer.ip(), request.headers());
+        request.extensions_mut().insert(Address(client));
+    }
     let method = request.method().clone();
     let endpoint = request
         .extensions()

@@ -115,6 +115,8 @@ impl<'a> Operation<'a> {
                     let message = "only the user themselves can confirm this";
                     return Err(Error::forbidden(message));
                 }
+                // Whoever has found a device unlocked does not guess the password with it.
+                app.rates.confirm(requester.user.as_str())?;
                 if app
                     .users
                     .check_password(Some(requester.sid), password.password.clone())

@@ -19,6 +19,8 @@ type Answer = Result<Vec<String>, String>;
 const NAME: &str = "control.sock";
 /// More than any command needs.
 const MOST_BYTES: u64 = 64 << 10;
+/// How long a command may take to be written.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Opens the socket. The caller holds the store, so what is left of an earlier server can go.
 ///
@@ -61,10 +63,8 @@ pub async fn serve(listener: UnixListener, app: App, stop: CancellationToken) {
 
 async fn answer(mut stream: UnixStream, app: &App) -> std::io::Result<()> {
     let mut bytes = Vec::new();
-    (&mut stream)
-        .take(MOST_BYTES)
-        .read_to_end(&mut bytes)
-        .await?;
+    let mut limited = (&mut stream).take(MOST_BYTES);
+    tokio::time::timeout(PATIENCE, limited.read_to_end(&mut bytes)).await??;
     let answer: Answer = match serde_json::from_slice::<Command>(&bytes) {
         Ok(command) => execute(app, command).await,
         Err(error) => Err(format!(

@@ -147,19 +147,28 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
     })
 }
 
+/// How many problems `vatra check` prints.
+const LINES: usize = 10_000;
+
 async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
     let mut lines = Vec::new();
-    let rooms = app
-        .rooms
-        .check(repair, |problem| lines.push(problem.to_string()))
-        .await;
+    let mut tell = |problem: &dyn std::fmt::Display| {
+        if lines.len() < LINES {
+            lines.push(problem.to_string());
+        }
+    };
+    let rooms = app.rooms.check(repair, |problem| tell(&problem)).await;
     let rooms = rooms.map_err(|error| error.to_string())?;
-    let media = app
-        .media
-        .check(repair, |problem| lines.push(problem.to_string()))
-        .await;
+    let users = app.users.check(repair, |problem| tell(&problem)).await;
+    let users = users.map_err(|error| error.to_string())?;
+    let keys = app.e2ee.check(repair, |problem| tell(&problem)).await;
+    let keys = keys.map_err(|error| error.to_string())?;
+    let media = app.media.check(repair, |problem| tell(&problem)).await;
     let media = media.map_err(|error| error.to_string())?;
-    let problems = rooms.problems + media.problems;
+    let problems = rooms.problems + users + keys + media.problems;
+    if problems > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
+        lines.push(format!("only the first {LINES} are shown"));
+    }
     lines.push(format!(
         "{} events, {} memberships, {} media, {} files with {} bytes: {problems} problems",
         rooms.events, rooms.memberships, media.media, media.blobs, media.bytes

@@ -32,7 +32,16 @@ impl FromStr for Network {
 }
 
 impl Network {
-    fn contains(self, address: IpAddr) -> bool {
+    /// One address alone.
+    pub(crate) fn of(address: IpAddr) -> Self {
+        Self {
+            base: address,
+            bits: if address.is_ipv4() { 32 } else { 128 },
+        }
+    }
+
+    /// Whether an address is in it.
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
         match (self.base, address) {
             (IpAddr::V4(base), IpAddr::V4(address)) => {
                 let mask = u32::MAX.checked_shl(32 - self.bits).unwrap_or(0);

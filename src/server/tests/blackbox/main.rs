@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+mod bad_fields;
 mod bad_input;
 mod chat;
 mod coming_and_going;
@@ -17,8 +18,13 @@ mod ephemeral;
 mod federation;
 mod harness;
 mod large_room;
+mod lazy;
+mod limits;
+mod media;
 mod operate;
 mod people;
+mod process;
+mod races;
 mod rooms;
 mod routing;
 mod server;

@@ -7,6 +7,7 @@
 )]
 
 mod backup;
+mod check;
 mod claims;
 mod cross_signing;
 mod inbox;

@@ -1,6 +1,7 @@
 //! The check and the copy.
 
 use super::*;
+use crate::schema::BLOBS;
 
 #[tokio::test]
 async fn the_check_finds_each_kind_of_damage() {
@@ -50,6 +51,49 @@ async fn the_check_finds_each_kind_of_damage() {
         [],
         "the counter was repaired, the files mended by new uploads"
     );
+}
+
+#[tokio::test]
+async fn rows_that_do_not_agree_are_named_and_left_alone() {
+    let fixture = fixture().await;
+    let mut blobs = Vec::new();
+    for content in ["sized", "rowless", "unnamed"] {
+        let uri = fixture.upload(content.as_bytes()).await;
+        blobs.push((fixture.read(&uri).await.unwrap().0.blob, uri));
+    }
+    let created = crate::schema::BlobRow {
+        size: 9,
+        created: 1,
+    };
+    let (gone, thumbnail) = (BlobId([7; 32]), blobs[0].0);
+    let row = crate::schema::ThumbnailRow {
+        blob: thumbnail,
+        size: 5,
+        content_type: "image/png".to_owned(),
+        created: 1,
+    };
+    let (server, id) = blobs[2].1.parts().unwrap();
+    let mut batch = Batch::new();
+    batch.put(&BLOBS, &blobs[0].0, &created);
+    batch.delete(&BLOBS, &blobs[1].0);
+    batch.delete(&MEDIA, &(server.to_string(), id.to_owned()));
+    batch.put(&THUMBNAILS, &(gone, 32, 32, true), &row);
+    fixture.store.write(batch).await.unwrap();
+    for _ in 0..2 {
+        let problems = fixture.problems(true).await;
+        for expected in [
+            Problem::WrongSize {
+                blob: blobs[0].0,
+                row: 9,
+                file: 5,
+            },
+            Problem::MissingRow(blobs[1].0, 1),
+            Problem::OrphanRow(blobs[2].0),
+            Problem::OrphanThumbnail(gone),
+        ] {
+            assert!(problems.contains(&expected), "{expected:?} in {problems:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use serde_json::{
     Value, json,
     value::{RawValue, to_raw_value},
 };
-use vatra_store::{Batch, Direction, Position, Range, Store};
+use vatra_store::{Batch, CommitError, Direction, Position, Range, Store};
 
 use super::super::{Reader, Room, RoomError, visible::Viewer};
 use crate::{
@@ -28,7 +28,8 @@ impl Receipts {
         Self { store, clock }
     }
 
-    /// Sets a user's receipt; for an event of another room, [`RoomError::UnknownEvent`]. One that would go back behind the present one of its type and thread is ignored.
+    /// Sets a user's receipt; for an event of another room, [`RoomError::UnknownEvent`].
+    /// One that would go back behind the present one of its type and thread is ignored.
     pub async fn set(
         &self,
         reader: &Reader,
@@ -48,22 +49,42 @@ impl Receipts {
             kind.to_owned(),
             thread.as_str().unwrap_or_default().to_owned(),
         );
-        let old = self.store.view().get(&schema::RECEIPTS, &key).await?;
+        // Whoever sets the same receipt meanwhile makes it try again.
+        while !self.replace(&key, order, event).await? {}
+        Ok(())
+    }
+
+    /// Writes a receipt in place of the one that stands there; says whether that still did.
+    async fn replace(
+        &self,
+        key: &ReceiptKey,
+        order: Option<RoomOrder>,
+        event: &EventId,
+    ) -> Result<bool, RoomError> {
+        let (room, user) = (key.0, key.1);
+        let old = self.store.view().get(&schema::RECEIPTS, key).await?;
         // An event this server does not have (yet) cannot be compared; it is believed.
         let order = order.unwrap_or_else(|| old.as_ref().map_or(RoomOrder(0), |old| old.order));
         if old.as_ref().is_some_and(|old| {
             old.order > order || (old.order == order && old.event_id == event.as_str())
         }) {
-            return Ok(());
+            return Ok(true);
         }
         let mut batch = Batch::new();
-        if let Some(old) = old {
-            batch.delete(&schema::RECEIPT_LOG, &(room, old.position, user));
+        match old {
+            Some(old) => {
+                batch.assert_equals(&schema::RECEIPTS, key, &old);
+                batch.delete(&schema::RECEIPT_LOG, &(room, old.position, user));
+            }
+            None => {
+                batch.assert_absent(&schema::RECEIPTS, key);
+            }
         }
-        let (ts, event_id, logged) = (self.clock.now(), event.to_string(), key.clone());
+        let (ts, event_id) = (self.clock.now(), event.to_string());
+        let (row, logged) = (key.clone(), key.clone());
         batch.put_at_position(&schema::RECEIPTS, move |position| {
             (
-                key,
+                row,
                 ReceiptRow {
                     event_id,
                     order,
@@ -78,8 +99,11 @@ impl Receipts {
         batch.wake(topic::room(room));
         batch.wake(topic::receipts(room));
         batch.wake(topic::own_receipts(user));
-        self.store.write(batch).await?;
-        Ok(())
+        match self.store.write(batch).await {
+            Ok(_) => Ok(true),
+            Err(CommitError::AssertFailed) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The receipts of a room that changed after a position.

@@ -8,6 +8,7 @@ use vatra_store::Position;
 use super::{
     super::{
         SyncError,
+        lazy::Round,
         request::{StateField, SyncRequest},
         response::{Events, JoinedRoom, LeftRoom, State, Timeline},
         room::{Ask, Window},
@@ -33,7 +34,7 @@ impl Providers {
         reader: &Reader,
         viewer: &Viewer,
         request: &SyncRequest,
-        span: Span,
+        span: Span<'_>,
         room: &Arc<Room>,
         row: &MembershipRow,
     ) -> Result<Option<JoinedRoom>, SyncError> {
@@ -45,7 +46,7 @@ impl Providers {
             reader.recent(room).await?;
         }
         let ignored = self.users.ignored(viewer.sid).await?;
-        let mut window = ask(reader, viewer, &ignored, request)
+        let mut window = ask(reader, viewer, &ignored, request, span.round)
             .window(room, since, span.upto, span.full_state)
             .await?;
         // A client that was in the room before may hold older events: what it is given now does not follow on them.
@@ -94,7 +95,7 @@ impl Providers {
         reader: &Reader,
         viewer: &Viewer,
         request: &SyncRequest,
-        span: Span,
+        span: Span<'_>,
         room: &Arc<Room>,
         row: &MembershipRow,
     ) -> Result<LeftRoom, SyncError> {
@@ -105,7 +106,7 @@ impl Providers {
             .filter(|_| !span.full_state)
             .filter(|since| row.joined_until > *since);
         let ignored = self.users.ignored(viewer.sid).await?;
-        let mut window = ask(reader, viewer, &ignored, request)
+        let mut window = ask(reader, viewer, &ignored, request, span.round)
             .window(room, since, upto, span.full_state)
             .await?;
         if !row.was_joined() {
@@ -207,6 +208,7 @@ fn ask<'a>(
     viewer: &'a Viewer,
     ignored: &'a Ignored,
     request: &'a SyncRequest,
+    round: &'a Round,
 ) -> Ask<'a> {
     let filter = &request.filter.room;
     Ask {
@@ -216,5 +218,6 @@ fn ask<'a>(
         timeline: &filter.timeline,
         state: &filter.state,
         state_after: request.state != StateField::Before,
+        round,
     }
 }

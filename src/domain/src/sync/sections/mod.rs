@@ -19,6 +19,7 @@ use vatra_store::Position;
 pub(in crate::sync) use self::to_device::MESSAGES;
 use super::{
     SyncError,
+    lazy::Round,
     request::SyncRequest,
     response::{InvitedRoom, KnockedRoom, RoomsSection},
 };
@@ -31,14 +32,16 @@ use crate::{
 
 /// Between what the client knows and what it will know.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Span {
+pub(super) struct Span<'a> {
     /// `None`: the client knows nothing.
     pub(super) since: Option<Position>,
     pub(super) upto: Position,
     pub(super) full_state: bool,
+    /// Which members the client has been sent.
+    pub(super) round: &'a Round,
 }
 
-impl Span {
+impl Span<'_> {
     fn is_new(&self, position: Position) -> bool {
         self.since.is_none_or(|since| position > since)
     }
@@ -64,7 +67,7 @@ impl Providers {
         reader: &Reader,
         viewer: &Viewer,
         request: &SyncRequest,
-        span: Span,
+        span: Span<'_>,
         memberships: &[(RoomSid, MembershipRow)],
     ) -> Result<RoomsSection, SyncError> {
         let mut section = RoomsSection::default();
@@ -150,7 +153,7 @@ impl Providers {
     }
 
     /// Whether anything at all may be new in a joined room: a comparison of integers.
-    fn joined_changed(&self, room: RoomSid, row: &MembershipRow, span: Span) -> bool {
+    fn joined_changed(&self, room: RoomSid, row: &MembershipRow, span: Span<'_>) -> bool {
         let Some(since) = span.since else { return true };
         span.full_state
             || row.position > since

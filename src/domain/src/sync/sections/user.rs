@@ -24,7 +24,7 @@ impl Providers {
         reader: &Reader,
         viewer: &Viewer,
         request: &SyncRequest,
-        span: Span,
+        span: Span<'_>,
     ) -> Result<Events, SyncError> {
         if let Some(since) = span.since
             && !self
@@ -88,7 +88,7 @@ impl Providers {
         reader: &Reader,
         viewer: &Viewer,
         request: &SyncRequest,
-        span: Span,
+        span: Span<'_>,
         memberships: &[(RoomSid, MembershipRow)],
     ) -> Result<Events, SyncError> {
         let presence = &self.ephemeral.presence;

@@ -14,9 +14,7 @@ use ruma::{
         client::{
             account::{
                 ThirdPartyIdRemovalStatus, change_password::v3 as change_password,
-                check_registration_token_validity::v1 as check_token, deactivate::v3 as deactivate,
-                get_3pids::v3 as get_3pids, get_username_availability::v3 as get_availability,
-                whoami::v3 as whoami,
+                deactivate::v3 as deactivate, get_3pids::v3 as get_3pids, whoami::v3 as whoami,
             },
             uiaa::{AuthData, AuthFlow, AuthType},
         },
@@ -86,7 +84,7 @@ pub(super) async fn register(
     if !settings.open && settings.token.is_empty() {
         return Err(Error::forbidden("registration is closed on this server"));
     }
-    app.rates.register()?;
+    app.rates.register(input.address)?;
     if let Some(name) = &body.username {
         app.users.available(&name.to_lowercase()).await?;
     }
@@ -129,26 +127,29 @@ pub(super) async fn register(
     Ok(Json(session_json(&app, &session)).into_response())
 }
 
-pub(super) async fn available(
-    app: App,
-    (): (),
-    request: get_availability::Request,
-) -> Result<get_availability::Response, Error> {
-    app.users.available(&request.username).await?;
-    Ok(get_availability::Response { available: true })
+pub(super) async fn available(app: App, (): (), input: Input) -> Result<Response, Error> {
+    app.rates.register(input.address)?;
+    app.users.available(&needed(&input, "username")?).await?;
+    Ok(Json(json!({ "available": true })).into_response())
 }
 
-pub(super) async fn token_validity(
-    app: App,
-    (): (),
-    request: check_token::Request,
-) -> Result<check_token::Response, Error> {
+pub(super) async fn token_validity(app: App, (): (), input: Input) -> Result<Response, Error> {
+    app.rates.register(input.address)?;
+    let token = needed(&input, "token")?;
     let expected = &app.config.registration.token;
     if expected.is_empty() {
         return Err(Error::forbidden("this server takes no registration token"));
     }
-    let valid = bool::from(request.token.as_bytes().ct_eq(expected.as_bytes()));
-    Ok(check_token::Response { valid })
+    let valid = bool::from(token.as_bytes().ct_eq(expected.as_bytes()));
+    Ok(Json(json!({ "valid": valid })).into_response())
+}
+
+fn needed(input: &Input, name: &str) -> Result<String, Error> {
+    let missing = || {
+        let message = format!("{name} is missing");
+        Error::new(StatusCode::BAD_REQUEST, ErrorCode::MissingParam, message)
+    };
+    input.param(name).ok_or_else(missing)
 }
 
 pub(super) async fn whoami(
@@ -259,6 +260,7 @@ async fn register_with_secret(
         args: Vec::new(),
         query: String::new(),
         body: bytes,
+        address: None,
     }
     .read()?;
     let sessions = app.users.uiaa();

@@ -177,9 +177,10 @@ pub(super) async fn set_tag(
 ) -> Result<create_tag::Response, Error> {
     own(&caller, &request.user_id)?;
     let room = room(&app, &request.room_id).await?;
-    let mut tags = read_tags(&app, &caller, room).await?;
-    tags.insert(request.tag.into(), request.tag_info);
-    write_tags(&app, &caller, room, tags).await?;
+    let set = |tags: &mut Tags| {
+        tags.insert(request.tag.clone().into(), request.tag_info.clone());
+    };
+    change_tags(&app, &caller, room, set).await?;
     Ok(create_tag::Response {})
 }
 
@@ -190,25 +191,39 @@ pub(super) async fn delete_tag(
 ) -> Result<delete_tag::Response, Error> {
     own(&caller, &request.user_id)?;
     let room = room(&app, &request.room_id).await?;
-    let mut tags = read_tags(&app, &caller, room).await?;
-    tags.remove(&request.tag.into());
-    write_tags(&app, &caller, room, tags).await?;
+    let name = ruma::events::tag::TagName::from(request.tag);
+    let remove = |tags: &mut Tags| {
+        tags.remove(&name);
+    };
+    change_tags(&app, &caller, room, remove).await?;
     Ok(delete_tag::Response {})
 }
 
 async fn read_tags(app: &App, caller: &Requester, room: RoomSid) -> Result<Tags, Error> {
     let data = app.users.account_data(caller.sid, room, "m.tag").await?;
-    let content = data.and_then(|json| serde_json::from_str::<TagEventContent>(json.get()).ok());
-    Ok(content.map(|content| content.tags).unwrap_or_default())
+    Ok(tags_in(data.as_ref().map(|json| json.get())))
 }
 
-async fn write_tags(app: &App, caller: &Requester, room: RoomSid, tags: Tags) -> Result<(), Error> {
-    let content = serde_json::to_string(&TagEventContent { tags })
-        .map_err(|error| Error::internal(&error))?;
-    Ok(app
-        .users
-        .set_account_data(caller.sid, room, "m.tag", content)
-        .await?)
+fn tags_in(content: Option<&str>) -> Tags {
+    let content = content.and_then(|json| serde_json::from_str::<TagEventContent>(json).ok());
+    content.map(|content| content.tags).unwrap_or_default()
+}
+
+/// Two devices may tag a room at once.
+async fn change_tags(
+    app: &App,
+    caller: &Requester,
+    room: RoomSid,
+    change: impl Fn(&mut Tags),
+) -> Result<(), Error> {
+    let changed = |content: Option<&str>| {
+        let mut tags = tags_in(content);
+        change(&mut tags);
+        serde_json::to_string(&TagEventContent { tags }).map_err(|error| Error::internal(&error))
+    };
+    app.users
+        .change_account_data(caller.sid, room, "m.tag", changed)
+        .await?
 }
 
 /// A room of any kind: account data may be set before a join and after a leave.

@@ -52,8 +52,10 @@ pub(crate) fn routes() -> Routes {
         .add(session::logout)
         .add(session::logout_all)
         .json::<ruma_account::register::v3::Request, _, _, _>(account::register)
-        .add(account::available)
-        .add(account::token_validity)
+        .json::<ruma_account::get_username_availability::v3::Request, _, _, _>(account::available)
+        .json::<ruma_account::check_registration_token_validity::v1::Request, _, _, _>(
+            account::token_validity,
+        )
         .add(account::whoami)
         .add(account::change_password)
         .add(account::deactivate)

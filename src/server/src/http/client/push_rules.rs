@@ -75,15 +75,16 @@ pub(super) async fn set(
     caller: Requester,
     request: set_rule::Request,
 ) -> Result<set_rule::Response, Error> {
-    let mut rules = app.users.push_rules(caller.sid).await?;
-    let (after, before) = (request.after.as_deref(), request.before.as_deref());
-    rules
-        .insert(request.rule, after, before)
-        .map_err(|error| match error {
-            InsertPushRuleError::UnknownRuleId => Error::not_found(error),
-            other => Error::invalid_param(&other.to_string()),
-        })?;
-    app.users.set_push_rules(caller.sid, rules).await?;
+    let set = |rules: &mut Ruleset| {
+        let (after, before) = (request.after.as_deref(), request.before.as_deref());
+        rules
+            .insert(request.rule.clone(), after, before)
+            .map_err(|error| match error {
+                InsertPushRuleError::UnknownRuleId => Error::not_found(error),
+                other => Error::invalid_param(&other.to_string()),
+            })
+    };
+    app.users.change_push_rules(caller.sid, set).await??;
     Ok(set_rule::Response::new())
 }
 
@@ -92,15 +93,16 @@ pub(super) async fn delete(
     caller: Requester,
     request: delete_rule::Request,
 ) -> Result<delete_rule::Response, Error> {
-    let mut rules = app.users.push_rules(caller.sid).await?;
     known_kind(&request.kind)?;
-    rules
-        .remove(request.kind, &request.rule_id)
-        .map_err(|error| match error {
-            RemovePushRuleError::NotFound => Error::not_found(error),
-            other => Error::invalid_param(&other.to_string()),
-        })?;
-    app.users.set_push_rules(caller.sid, rules).await?;
+    let delete = |rules: &mut Ruleset| {
+        rules
+            .remove(request.kind.clone(), &request.rule_id)
+            .map_err(|error| match error {
+                RemovePushRuleError::NotFound => Error::not_found(error),
+                other => Error::invalid_param(&other.to_string()),
+            })
+    };
+    app.users.change_push_rules(caller.sid, delete).await??;
     Ok(delete_rule::Response::new())
 }
 
@@ -109,12 +111,17 @@ pub(super) async fn change_actions(
     caller: Requester,
     request: set_actions::Request,
 ) -> Result<set_actions::Response, Error> {
-    let mut rules = app.users.push_rules(caller.sid).await?;
     known_kind(&request.kind)?;
-    rules
-        .set_actions(request.kind, &request.rule_id, request.actions)
-        .map_err(Error::not_found)?;
-    app.users.set_push_rules(caller.sid, rules).await?;
+    let set = |rules: &mut Ruleset| {
+        rules
+            .set_actions(
+                request.kind.clone(),
+                &request.rule_id,
+                request.actions.clone(),
+            )
+            .map_err(Error::not_found)
+    };
+    app.users.change_push_rules(caller.sid, set).await??;
     Ok(set_actions::Response::new())
 }
 
@@ -123,12 +130,13 @@ pub(super) async fn enable(
     caller: Requester,
     request: set_enabled::Request,
 ) -> Result<set_enabled::Response, Error> {
-    let mut rules = app.users.push_rules(caller.sid).await?;
     known_kind(&request.kind)?;
-    rules
-        .set_enabled(request.kind, &request.rule_id, request.enabled)
-        .map_err(Error::not_found)?;
-    app.users.set_push_rules(caller.sid, rules).await?;
+    let set = |rules: &mut Ruleset| {
+        rules
+            .set_enabled(request.kind.clone(), &request.rule_id, request.enabled)
+            .map_err(Error::not_found)
+    };
+    app.users.change_push_rules(caller.sid, set).await??;
     Ok(set_enabled::Response::new())
 }
 

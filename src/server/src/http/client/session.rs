@@ -86,8 +86,10 @@ pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Resul
             "identifier and password are needed",
         ));
     };
-    app.rates.login(&name)?;
     let found = app.users.find(&name).await?;
+    // One account has many spellings, and one limit.
+    let who = found.as_ref().map_or(&*name, |(user, _)| user.as_str());
+    app.rates.login(who, input.address)?;
     let right = app
         .users
         .check_password(found.as_ref().map(|(_, sid)| *sid), password)
