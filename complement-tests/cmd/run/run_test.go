@@ -231,3 +231,13 @@ func TestASuiteThatIsNotThereIsNoPass(t *testing.T) {
 	}
 	nothingLeft(t)
 }
+
+func TestAServerThatIsNotThereIsSaidSo(t *testing.T) {
+	o := home(t, "mini TestZLast\n")
+	o.binary = filepath.Join(o.home, "gone")
+	code, err := run(context.Background(), o, &bytes.Buffer{})
+	if code == 0 || err == nil || !strings.Contains(err.Error(), "build it first") {
+		t.Fatalf("code %d, error %v", code, err)
+	}
+	nothingLeft(t)
+}

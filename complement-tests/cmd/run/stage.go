@@ -33,12 +33,13 @@ func newStage(o options) (s *stage, err error) {
 		return nil, err
 	}
 	s = &stage{served: make(chan error, 1)}
+	begun := s // an error's return sets s to nil
 	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("complement-run-%d-", os.Getpid())); err != nil {
 		return nil, err
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, begun.close())
 		}
 	}()
 	if s.engine, err = engine.New(""); err != nil {
