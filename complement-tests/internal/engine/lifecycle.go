@@ -192,6 +192,12 @@ func (c *Container) pause() error {
 	if err := c.process.SignalAll(syscall.SIGSTOP); err != nil {
 		return err
 	}
+	for deadline := time.Now().Add(5 * time.Second); !c.process.Stopped(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			_ = c.process.SignalAll(syscall.SIGCONT)
+			return fmt.Errorf("container %s does not stop running", c.Name)
+		}
+	}
 	c.turn(Running, Paused)
 	return nil
 }

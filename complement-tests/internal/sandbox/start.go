@@ -1,6 +1,7 @@
 package sandbox
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -126,6 +127,26 @@ func (p *Process) Signal(signal syscall.Signal) error {
 // SignalAll sends a signal to the program and to those of its children that stayed in its process group.
 func (p *Process) SignalAll(signal syscall.Signal) error {
 	return p.signal(-p.Pid, signal)
+}
+
+// Stopped says whether SIGSTOP has taken effect: kill(2) returns before threads on other processors have come to a halt.
+func (p *Process) Stopped() bool {
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", p.Pid))
+	if err != nil {
+		return true // it has ended
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/stat", p.Pid, thread.Name()))
+		if err != nil {
+			continue // this thread has ended
+		}
+		// The state follows the name, which is in parentheses and may hold some itself.
+		state := bytes.TrimSpace(stat[bytes.LastIndexByte(stat, ')')+1:])
+		if len(state) > 0 && !bytes.ContainsRune([]byte("TtZX"), rune(state[0])) {
+			return false
+		}
+	}
+	return true
 }
 
 func (p *Process) signal(pid int, signal syscall.Signal) error {
