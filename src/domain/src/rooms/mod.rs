@@ -18,6 +18,7 @@ mod error;
 mod event;
 mod head;
 mod member_changes;
+pub mod mutual;
 pub mod power;
 mod reader;
 pub mod receive;

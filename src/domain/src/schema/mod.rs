@@ -299,6 +299,10 @@ pub const ACCOUNT_DATA_LOG: Map<(UserSid, Position), AccountDataKey> =
     Map::new(Keyspace::Stream, 71, "account_data_log");
 /// A user's filters, as JSON. 300 bytes a row.
 pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "filters");
+/// Tokens that let another device log in: (expiry in milliseconds since the Unix epoch, SHA-256 of the token). 45 bytes a row, kept
+/// two minutes.
+pub const LOGIN_TOKENS: Map<(u64, [u8; 32]), UserSid> =
+    Map::new(Keyspace::Index, 74, "login_tokens");
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
 

@@ -2,7 +2,7 @@
 //!
 //! - `accounts`: register, deactivate; `passwords`: argon2id on the blocking pool
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
-//! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties
+//! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties; `login_tokens`: tokens for one login
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -14,6 +14,7 @@ mod check;
 mod devices;
 mod error;
 mod filters;
+pub mod login_tokens;
 pub mod openid;
 mod passwords;
 pub mod profile;

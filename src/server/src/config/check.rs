@@ -57,6 +57,16 @@ impl Config {
                  registration.allow_open_on_public_address = true if that is what you want",
             );
         }
+        let turn = &self.turn;
+        if !turn.uris.is_empty() && turn.shared_secret.is_empty() && turn.password.is_empty() {
+            return refuse(
+                "turn.shared_secret",
+                "write the TURN server's static-auth-secret, or a turn.username and turn.password",
+            );
+        }
+        if turn.uris.iter().any(|uri| !uri.starts_with("turn")) {
+            return refuse("turn.uris", "write URIs such as turn:turn.example.org");
+        }
         let federation = &self.federation;
         if federation.tls_cert.as_os_str().is_empty() != federation.tls_key.as_os_str().is_empty() {
             return refuse(

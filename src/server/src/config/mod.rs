@@ -42,6 +42,8 @@ pub struct Config {
     pub storage: Storage,
     /// Pictures and files.
     pub media: Media,
+    /// Voice and video calls.
+    pub turn: Turn,
     /// Figures for operators.
     pub metrics: Metrics,
     /// What is logged.
@@ -159,6 +161,22 @@ pub struct Media {
     pub legacy_unauthenticated: bool,
 }
 
+/// A TURN server, which relays calls between those who cannot reach each other.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Turn {
+    /// Its URIs; empty: there is none.
+    pub uris: Vec<String>,
+    /// The secret that it shares with this server, from which each user's credentials are made; empty: name and password.
+    pub shared_secret: String,
+    /// A name for everyone.
+    pub username: String,
+    /// A password for everyone.
+    pub password: String,
+    /// How long credentials hold, in seconds.
+    pub ttl_s: u64,
+}
+
 /// Figures for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -211,6 +229,13 @@ impl Default for Config {
                 max_upload_bytes: 50 << 20,
                 legacy_unauthenticated: false,
             },
+            turn: Turn {
+                uris: Vec::new(),
+                shared_secret: String::new(),
+                username: String::new(),
+                password: String::new(),
+                ttl_s: 86_400,
+            },
             metrics: Metrics {
                 listen: String::new(),
             },
@@ -260,7 +285,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Metrics => metrics, Log => log);
 
 impl Config {
     /// Reads the settings: defaults (those of [`Config::try_it`] without a file), then `file`, then the environment.
@@ -285,7 +310,8 @@ impl Config {
             .list_separator(",")
             .with_list_parse_key("client.trusted_proxies")
             .with_list_parse_key("federation.allowed_networks")
-            .with_list_parse_key("federation.trusted_key_servers");
+            .with_list_parse_key("federation.trusted_key_servers")
+            .with_list_parse_key("turn.uris");
         let read = builder
             .add_source(environment.try_parsing(true))
             .build()

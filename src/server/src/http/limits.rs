@@ -69,6 +69,11 @@ impl Rates {
         self.check(&self.login, &name.chars().take(LONGEST).collect::<String>())
     }
 
+    /// An attempt to log in with a token, from an address.
+    pub(crate) fn login_with_token(&self, from: Option<Address>) -> Result<(), Error> {
+        self.check(&self.login_from, &network(from))
+    }
+
     /// An attempt of `user`, who is logged in, to show their password again.
     pub(crate) fn confirm(&self, user: &str) -> Result<(), Error> {
         self.check(&self.login, user)

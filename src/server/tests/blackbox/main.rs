@@ -28,6 +28,8 @@ mod races;
 mod rooms;
 mod routing;
 mod server;
+mod services;
+mod sessions;
 mod spaces;
 mod threads;
 mod upgrade;

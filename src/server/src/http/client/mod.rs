@@ -14,6 +14,7 @@ mod legacy_media;
 mod media;
 mod membership;
 mod messages;
+mod networks;
 mod openid;
 mod people;
 mod profile;
@@ -24,6 +25,7 @@ mod session;
 mod spaces;
 mod sync;
 mod to_device;
+mod voip;
 
 use ruma::api::client::{
     account as ruma_account, backup as ruma_backup, context as ruma_context,
@@ -48,6 +50,7 @@ pub(crate) fn routes() -> Routes {
         .json::<ruma_discovery::get_capabilities::v3::Request, _, _, _>(discovery::capabilities)
         .add(session::flows)
         .json::<ruma_session::login::v3::Request, _, _, _>(session::login)
+        .add(session::login_token)
         .add(session::refresh)
         .add(session::logout)
         .add(session::logout_all)
@@ -61,6 +64,7 @@ pub(crate) fn routes() -> Routes {
         .add(account::deactivate)
         .add(account::third_party_ids)
         .add(openid::token)
+        .add(voip::turn_server)
         .add(devices::list)
         .add(devices::get)
         .add(devices::rename)
@@ -82,7 +86,7 @@ pub(crate) fn routes() -> Routes {
     let routes = room_routes(routes);
     let routes = push_rule_routes(routes);
     let routes = backup_routes(key_routes(routes));
-    let routes = media::routes(routes);
+    let routes = networks::routes(media::routes(routes));
     let routes = legacy_media::routes(routes);
     account::shared_secret_routes(routes)
 }
@@ -101,6 +105,8 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_space::get_hierarchy::v1::Request, _, _, _>(spaces::hierarchy)
         .json::<ruma_room::get_summary::v1::Request, _, _, _>(spaces::summary)
         .add(people::search)
+        .add(people::mutual_rooms)
+        .add(people::whois)
         .add(people::report_event)
         .add(people::report_room)
         .add(people::report_user)

@@ -8,20 +8,23 @@ use axum::{
 };
 use http::StatusCode;
 use ruma::{
-    OwnedDeviceId,
+    OwnedDeviceId, OwnedUserId,
     api::{
         client::session::{
-            get_login_types::v3 as get_login_types, logout, logout_all,
-            refresh_token::v3 as refresh_token,
+            get_login_token::v1 as get_login_token, get_login_types::v3 as get_login_types, logout,
+            logout_all, refresh_token::v3 as refresh_token,
         },
         error::ErrorCode,
     },
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use vatra_domain::users::{Login, Requester, Session, UsersError};
+use vatra_domain::{
+    schema::UserSid,
+    users::{Login, Requester, Session, UsersError, login_tokens::LOGIN_TOKEN_LIFE_MS},
+};
 
-use super::super::{endpoint::Input, error::Error};
+use super::super::{address::Address, endpoint::Input, error::Error, uiaa::Operation};
 use crate::wiring::App;
 
 pub(super) async fn flows(
@@ -30,8 +33,10 @@ pub(super) async fn flows(
     _: get_login_types::Request,
 ) -> Result<get_login_types::Response, Error> {
     let password = get_login_types::LoginType::Password(get_login_types::PasswordLoginType {});
+    let mut token = get_login_types::TokenLoginType::new();
+    token.get_login_token = true;
     Ok(get_login_types::Response {
-        flows: vec![password],
+        flows: vec![password, get_login_types::LoginType::Token(token)],
     })
 }
 
@@ -43,6 +48,7 @@ struct LoginBody {
     identifier: Option<Identifier>,
     user: Option<String>,
     password: Option<String>,
+    token: Option<String>,
     device_id: Option<OwnedDeviceId>,
     initial_device_display_name: Option<String>,
     #[serde(default)]
@@ -57,55 +63,17 @@ struct Identifier {
 }
 
 pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Result<Response, Error> {
-    let body: LoginBody = input.read()?;
-    if body.kind != "m.login.password" {
-        return Err(Error::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::Unknown,
-            "unknown login type",
-        ));
-    }
-    let name = match body.identifier {
-        Some(Identifier {
-            kind,
-            user: Some(user),
-        }) if kind == "m.id.user" => Some(user),
-        Some(_) => {
+    let mut body: LoginBody = input.read()?;
+    let (user, sid) = match body.kind.as_str() {
+        "m.login.password" => by_password(&app, &mut body, input.address).await?,
+        "m.login.token" => by_token(&app, &body, input.address).await?,
+        _ => {
             return Err(Error::new(
                 StatusCode::BAD_REQUEST,
                 ErrorCode::Unknown,
-                "unknown identifier type",
+                "unknown login type",
             ));
         }
-        None => body.user,
-    };
-    let (Some(name), Some(password)) = (name, body.password) else {
-        return Err(Error::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::MissingParam,
-            "identifier and password are needed",
-        ));
-    };
-    let found = app.users.find(&name).await?;
-    // One account has many spellings, and one limit.
-    let who = found.as_ref().map_or(&*name, |(user, _)| user.as_str());
-    app.rates.login(who, input.address)?;
-    let right = app
-        .users
-        .check_password(found.as_ref().map(|(_, sid)| *sid), password)
-        .await?;
-    let (user, sid) = match found {
-        Some(found) if right => found,
-        Some((_, sid))
-            if app
-                .users
-                .account(sid)
-                .await?
-                .is_some_and(|account| account.deactivated) =>
-        {
-            return Err(UsersError::Deactivated.into());
-        }
-        _ => return Err(UsersError::WrongPassword.into()),
     };
     let login = Login {
         device: body.device_id,
@@ -122,6 +90,90 @@ pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Resul
         );
     }
     Ok(Json(answer).into_response())
+}
+
+/// Who has a token that another session of theirs was given.
+async fn by_token(
+    app: &App,
+    body: &LoginBody,
+    address: Option<Address>,
+) -> Result<(OwnedUserId, UserSid), Error> {
+    app.rates.login_with_token(address)?;
+    let token = body.token.as_deref().ok_or_else(|| {
+        let code = ErrorCode::MissingParam;
+        Error::new(StatusCode::BAD_REQUEST, code, "token is needed")
+    })?;
+    let wrong = || Error::forbidden("the token is unknown, used or expired");
+    let sid = app.users.take_login_token(token).await?.ok_or_else(wrong)?;
+    let account = app.users.account(sid).await?.ok_or_else(wrong)?;
+    if account.deactivated {
+        return Err(UsersError::Deactivated.into());
+    }
+    let user = app.rooms.reader().user_id(sid).await?;
+    Ok((user.ok_or_else(wrong)?, sid))
+}
+
+/// Who shows their password.
+async fn by_password(
+    app: &App,
+    body: &mut LoginBody,
+    address: Option<Address>,
+) -> Result<(OwnedUserId, UserSid), Error> {
+    let name = match body.identifier.take() {
+        Some(Identifier {
+            kind,
+            user: Some(user),
+        }) if kind == "m.id.user" => Some(user),
+        Some(_) => {
+            return Err(Error::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::Unknown,
+                "unknown identifier type",
+            ));
+        }
+        None => body.user.take(),
+    };
+    let (Some(name), Some(password)) = (name, body.password.take()) else {
+        return Err(Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::MissingParam,
+            "identifier and password are needed",
+        ));
+    };
+    let found = app.users.find(&name).await?;
+    // One account has many spellings, and one limit.
+    let who = found.as_ref().map_or(&*name, |(user, _)| user.as_str());
+    app.rates.login(who, address)?;
+    let right = app
+        .users
+        .check_password(found.as_ref().map(|(_, sid)| *sid), password)
+        .await?;
+    match found {
+        Some(found) if right => Ok(found),
+        Some((_, sid))
+            if app
+                .users
+                .account(sid)
+                .await?
+                .is_some_and(|account| account.deactivated) =>
+        {
+            Err(UsersError::Deactivated.into())
+        }
+        _ => Err(UsersError::WrongPassword.into()),
+    }
+}
+
+/// A token with which another device of the user can log in once.
+pub(super) async fn login_token(
+    app: App,
+    caller: Requester,
+    request: get_login_token::Request,
+) -> Result<get_login_token::Response, Error> {
+    let operation = Operation::by_password("login token", &(), &caller);
+    operation.check(&app, request.auth.as_ref()).await?;
+    let token = app.users.issue_login_token(caller.sid).await?;
+    let life = Duration::from_millis(LOGIN_TOKEN_LIFE_MS);
+    Ok(get_login_token::Response::new(life, token))
 }
 
 /// A session as login and registration answer it.
