@@ -76,6 +76,20 @@ impl Ids {
             .await
     }
 
+    /// Gives numbers to many users at once, so that [`Ids::intern_user`] finds them.
+    pub async fn intern_users(&self, users: &[OwnedUserId]) -> Result<(), IdError> {
+        let rows = Rows {
+            forward: &schema::USER_SIDS,
+            backward: &schema::USER_IDS,
+        };
+        let names = users
+            .iter()
+            .map(|user| (user.clone(), user.as_str().to_owned()));
+        self.users
+            .intern_many(&self.store, names.collect(), rows, UserSid)
+            .await
+    }
+
     /// The user id behind a number; `None` for a number that was never given out.
     pub async fn user_id(&self, sid: UserSid) -> Result<Option<OwnedUserId>, StoreError> {
         let parse = |name: String| UserId::parse(name).ok();
@@ -131,6 +145,18 @@ impl Ids {
         };
         self.state_keys
             .intern(&self.store, Arc::new(name.clone()), name, rows, StateKeySid)
+            .await
+    }
+
+    /// Gives numbers to many (event type, state key) at once, so that [`Ids::intern_state_key`] finds them.
+    pub async fn intern_state_keys(&self, keys: &[(String, String)]) -> Result<(), IdError> {
+        let rows = Rows {
+            forward: &schema::STATE_KEY_SIDS,
+            backward: &schema::STATE_KEYS,
+        };
+        let names = keys.iter().map(|key| (Arc::new(key.clone()), key.clone()));
+        self.state_keys
+            .intern_many(&self.store, names.collect(), rows, StateKeySid)
             .await
     }
 
@@ -203,6 +229,55 @@ where
             self.names.insert(sid, name.clone());
         }
         Ok(name)
+    }
+
+    /// Many names in few batches. When another caller is faster with one of them, each is interned by itself.
+    async fn intern_many<R: Key + Value + Clone>(
+        &self,
+        store: &Store,
+        names: Vec<(N, R)>,
+        maps: Rows<'_, R, S>,
+        make: fn(u64) -> S,
+    ) -> Result<(), IdError> {
+        for chunk in names.chunks(500) {
+            let rows: Vec<R> = chunk.iter().map(|(_, row)| row.clone()).collect();
+            let known = store.view().get_many(maps.forward, &rows).await?;
+            let mut batch = Batch::new();
+            let mut new = Vec::new();
+            let mut seen = std::collections::HashSet::new();
+            for ((name, row), known) in chunk.iter().zip(known) {
+                if known.is_some() || !seen.insert(name) {
+                    continue;
+                }
+                let sid = make(store.fresh_id()?);
+                batch.assert_absent(maps.forward, row);
+                batch.put(maps.forward, row, &sid);
+                batch.put(maps.backward, &sid, row);
+                new.push((name, sid));
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            match store.write(batch).await {
+                Ok(_) => {
+                    for (name, sid) in new {
+                        self.sids.insert(name.clone(), sid);
+                    }
+                }
+                Err(CommitError::AssertFailed) => {
+                    for (name, row) in chunk {
+                        let rows = Rows {
+                            forward: maps.forward,
+                            backward: maps.backward,
+                        };
+                        self.intern(store, name.clone(), row.clone(), rows, make)
+                            .await?;
+                    }
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Two callers may race for a new name: the rows assert that it is absent, and the loser reads the winner's.

@@ -10,8 +10,8 @@ use vatra_domain::{
     clock::{SharedClock, SystemClock},
     e2ee::E2ee,
     event::signer::Signer,
-    federation::{devices::Devices, edus::Edus, transaction::Transactions, unshared::Unshared},
-    flows::keys::UserKeys,
+    federation::{Federation, devices::Devices, edus::Edus, transaction::Transactions},
+    flows::{self, keys::UserKeys, received::Receiving},
     followers::{
         self,
         federation_sender::{self, FederationSender},
@@ -21,7 +21,7 @@ use vatra_domain::{
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
     remote::{self, Keys, Remote, Transport},
-    rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, unread::Unreads},
+    rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, receive::Receiver, unread::Unreads},
     schema,
     sync::{Providers, Syncs, Waiters},
     users::Users,
@@ -84,6 +84,10 @@ pub struct Parts {
     pub waiters: Waiters,
     /// Pictures and files.
     pub media: Media,
+    /// Receives rooms' events of other servers.
+    pub receiver: Receiver,
+    /// Answers other servers.
+    pub federation: Federation,
     /// Takes what other servers tell.
     pub transactions: Transactions,
     /// Tells other servers what happens here.
@@ -243,8 +247,14 @@ impl App {
             rooms: rooms.clone(),
             federates: config.federation.enabled,
         };
-        let unshared = Arc::new(Unshared(rooms.clone()));
-        let transactions = Transactions::new(store.clone(), clock.clone(), edus, unshared);
+        let receiver = Receiver::new(rooms.clone(), remote.clone(), keys.clone());
+        let federation = Federation::new(receiver.clone(), users.clone());
+        let receive = Arc::new(Receiving {
+            federation: federation.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+        });
+        let transactions = Transactions::new(store.clone(), clock.clone(), edus, receive);
         let mut followers = Vec::new();
         if config.federation.enabled {
             let status = followers::Status::new("federation_sender");
@@ -257,6 +267,7 @@ impl App {
                 soft_stop.clone(),
             ));
             tasks.spawn(sender.clone().run());
+            tasks.spawn(undo_joins(receiver.clone(), soft_stop.clone()));
             let names = config.federation.share_device_names;
             let key_news = KeyNews::new(e2ee.clone(), rooms.clone(), names);
             let status = followers::Status::new("key_news");
@@ -299,6 +310,8 @@ impl App {
             syncs,
             waiters,
             media,
+            receiver,
+            federation,
             transactions,
             sender,
             followers,
@@ -326,6 +339,17 @@ impl App {
             tracing::warn!(left = self.tasks.len(), "background tasks do not end");
         }
         self.store.close().await;
+    }
+}
+
+/// Undoes what a stop has left of joins that were asked for.
+async fn undo_joins(receiver: Receiver, stop: CancellationToken) {
+    let undone = tokio::select! {
+        () = stop.cancelled() => return,
+        undone = flows::join::undo_pending(&receiver) => undone,
+    };
+    if let Err(error) = undone {
+        tracing::warn!(%error, "joins that did not end cannot be undone");
     }
 }
 

@@ -9,12 +9,13 @@ use base64::{
 use bytes::Bytes;
 use ruma::{
     CanonicalJsonObject, CanonicalJsonValue, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId,
-    OwnedRoomId, OwnedUserId, RoomId, canonical_json,
-    events::TimelineEventType,
+    OwnedRoomId, OwnedUserId, RoomId, UserId, canonical_json,
+    events::{TimelineEventType, room::member::MembershipState},
     room_version_rules::{EventIdFormatVersion, EventsReferenceFormatVersion, RoomVersionRules},
 };
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -38,6 +39,9 @@ pub enum BuildError {
     /// A field is longer than 255 bytes.
     #[error("the {0} is longer than {MAX_FIELD_BYTES} bytes")]
     FieldTooLong(&'static str),
+    /// Another server's event that this one has no reason to sign.
+    #[error("this server has no reason to sign that event")]
+    NotOurs,
     /// The result is no event.
     #[error(transparent)]
     Pdu(#[from] PduError),
@@ -163,6 +167,100 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         content,
         bytes: Bytes::from(bytes),
     })?)
+}
+
+/// For what this server signs an event that another one has made. There are two reasons, and no third.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Countersigned {
+    /// An invite of a user of this server: that the user was told of it.
+    Invite,
+    /// A join to a restricted room that a user of this server vouches for.
+    Join,
+}
+
+/// Adds this server's signature to a checked event of another one, if it is exactly what the reason says.
+///
+/// # Errors
+/// [`BuildError::NotOurs`] if it is anything else.
+pub fn countersign(
+    pdu: &Pdu,
+    reason: Countersigned,
+    rules: &RoomVersionRules,
+    signer: &Signer,
+) -> Result<Pdu, BuildError> {
+    let member = (pdu.kind == TimelineEventType::RoomMember).then(|| pdu.member());
+    let membership = member
+        .flatten()
+        .and_then(|member| member.membership.as_ref());
+    let of_this_server = |user: &str| {
+        <&UserId>::try_from(user).is_ok_and(|user| user.server_name() == signer.server_name())
+    };
+    let content: CanonicalJsonObject = pdu.content_as().map_err(PduError::from)?;
+    let voucher = content
+        .get("join_authorised_via_users_server")
+        .and_then(CanonicalJsonValue::as_str);
+    let meant = match reason {
+        Countersigned::Invite => {
+            membership == Some(&MembershipState::Invite)
+                && pdu.state_key.as_deref().is_some_and(of_this_server)
+        }
+        Countersigned::Join => {
+            membership == Some(&MembershipState::Join)
+                && pdu.state_key.as_deref() == Some(pdu.sender.as_str())
+                && voucher.is_some_and(of_this_server)
+        }
+    };
+    if !meant {
+        return Err(BuildError::NotOurs);
+    }
+    let unhashable = |error: String| BuildError::Pdu(PduError::Unhashable(error));
+    let mut object = pdu.to_canonical()?;
+    let mut signed = canonical_json::redact(object.clone(), &rules.redaction, None)
+        .map_err(|error| unhashable(error.to_string()))?;
+    signed.remove("signatures");
+    signed.remove("unsigned");
+    let (key, signature) = signer.sign(json(&signed)?.as_bytes());
+    add_signature(&mut object, signer.server_name().as_str(), key, signature);
+    let bytes = Bytes::from(json(&object)?);
+    Ok(Pdu::parse(bytes, rules, Some(pdu.event_id.clone()))?)
+}
+
+fn add_signature(object: &mut CanonicalJsonObject, server: &str, key: String, signature: String) {
+    let empty = || CanonicalJsonValue::Object(CanonicalJsonObject::new());
+    let all = object.entry("signatures".to_owned()).or_insert_with(empty);
+    if let CanonicalJsonValue::Object(all) = all {
+        let own = all.entry(server.to_owned()).or_insert_with(empty);
+        if let CanonicalJsonValue::Object(own) = own {
+            own.insert(key, CanonicalJsonValue::String(signature));
+        }
+    }
+}
+
+/// What a server that asks to join, leave or knock builds its event from, as a template that it does not have to believe.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn template(draft: &Draft, at: &Placement) -> Result<Box<RawValue>, BuildError> {
+    let kind = draft.kind.to_string();
+    let content = json(&draft.content)?;
+    let parts = Parts {
+        auth_events: references(&at.auth_events, &at.rules)?,
+        content: &content,
+        depth: at.depth.min(MAX_DEPTH),
+        event_id: None,
+        origin_server_ts: at.origin_server_ts,
+        prev_events: references(&at.prev_events, &at.rules)?,
+        redacts: None,
+        room_id: at.room_id.as_deref().map(RoomId::as_str),
+        sender: draft.sender.as_str(),
+        state_key: draft.state_key.as_deref(),
+        kind: &kind,
+        hash: None,
+        signature: None,
+    };
+    let text = String::from_utf8(parts.canonical()?.0)
+        .map_err(|error| PduError::Unhashable(error.to_string()))?;
+    Ok(RawValue::from_string(text).map_err(PduError::from)?)
 }
 
 /// An event's fields as they are written.

@@ -60,6 +60,9 @@ struct ClientEvent<'a> {
 #[derive(Serialize)]
 struct StrippedEvent<'a> {
     content: &'a RawJsonValue,
+    /// Of the create event only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    origin_server_ts: Option<ruma::MilliSecondsSinceUnixEpoch>,
     sender: &'a str,
     state_key: &'a str,
     #[serde(rename = "type")]
@@ -95,12 +98,39 @@ fn content_with_redacts(pdu: &Pdu) -> Option<Box<RawJsonValue>> {
 
 /// The stripped form of a state event: what someone outside may know.
 pub fn stripped_json(pdu: &Pdu) -> Box<RawJsonValue> {
+    let creates = pdu.kind == ruma::events::TimelineEventType::RoomCreate;
     raw(&StrippedEvent {
         content: pdu.content(),
+        origin_server_ts: creates.then_some(pdu.origin_server_ts),
         sender: pdu.sender.as_str(),
         state_key: pdu.state_key.as_deref().unwrap_or_default(),
         kind: &pdu.kind,
     })
+}
+
+/// The stripped form of what is said to be a stripped state event; `None` if it is none. Nothing else of it is kept.
+pub fn stripped_again(event: &RawJsonValue) -> Option<Box<RawJsonValue>> {
+    #[derive(serde::Deserialize)]
+    struct Said<'a> {
+        #[serde(borrow)]
+        content: &'a RawJsonValue,
+        sender: ruma::OwnedUserId,
+        state_key: String,
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    let said: Said<'_> = serde_json::from_str(event.get()).ok()?;
+    if !said.content.get().starts_with('{') {
+        return None;
+    }
+    let kind = ruma::events::TimelineEventType::from(said.kind);
+    Some(raw(&StrippedEvent {
+        content: said.content,
+        origin_server_ts: None,
+        sender: said.sender.as_str(),
+        state_key: &said.state_key,
+        kind: &kind,
+    }))
 }
 
 /// Strings, numbers and raw JSON: serialising them cannot fail.

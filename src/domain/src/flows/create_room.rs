@@ -16,11 +16,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content, membership::member_content, settings};
+use super::{FlowError, content, invite::invite_all, membership::member_content, settings};
 use crate::{
     event::build::Draft,
     random,
-    rooms::{Room, RoomError, RoomGuard, Rooms, Sent},
+    rooms::{Room, RoomError, RoomGuard, Rooms, Sent, receive::Receiver},
     schema::{self, AliasRow},
     users::{Requester, Users},
 };
@@ -51,13 +51,23 @@ pub fn is_known(version: &RoomVersionId) -> bool {
 }
 
 /// Makes a room, of version `default` if the request asks for none. Answers when all of it is durable.
+///
+/// Users of other servers are invited once the room is there. One whose server does not take the invite is not invited, and the
+/// room's state does not say otherwise.
 pub async fn create_room(
     users: &Users,
-    rooms: &Rooms,
+    receiver: &Receiver,
     requester: &Requester,
     mut request: Request,
     default: &RoomVersionId,
 ) -> Result<OwnedRoomId, FlowError> {
+    let rooms = receiver.rooms();
+    let elsewhere = |user: &OwnedUserId| user.server_name() != users.server_name();
+    if !receiver.remote().is_open() && request.invite.iter().any(elsewhere) {
+        // An invite that nobody delivers would look as if it had been.
+        let message = "this server does not speak with others, and cannot invite their users";
+        return Err(FlowError::BadRequest(message.to_owned()));
+    }
     let version = request.room_version.take();
     let plan = plan(
         users,
@@ -120,6 +130,17 @@ pub async fn create_room(
         rooms.store().write(batch).await?;
     }
     settings::created(users, rooms, requester.sid, &room).await?;
+    let others = request.invite.iter().filter(|user| elsewhere(user));
+    let others = others.cloned().collect();
+    invite_all(
+        users,
+        receiver,
+        requester,
+        others,
+        &room.id,
+        request.is_direct,
+    )
+    .await;
     Ok(room.id.clone())
 }
 
@@ -190,14 +211,6 @@ fn plan(
         return Err(bad(
             "this server cannot invite by e-mail or telephone: leave out invite_3pid",
         ));
-    }
-    if request
-        .invite
-        .iter()
-        .any(|user| user.server_name() != users.server_name())
-    {
-        // An invite that nobody delivers would look as if it had been.
-        return Err(bad("this server cannot invite users of other servers yet"));
     }
     let rules = version_rules(version)?;
     let preset = request.preset.clone().unwrap_or(match request.visibility {
@@ -305,8 +318,14 @@ fn levels(
         }
     }
     let tombstone = if creators_rule { 150 } else { 100 };
+    // Whoever wants to come to a public room can: there is little need to fetch them.
+    let invite = if *preset == RoomPreset::PublicChat {
+        50
+    } else {
+        0
+    };
     let mut levels = content(json!({
-        "ban": 50, "kick": 50, "redact": 50, "invite": 0,
+        "ban": 50, "kick": 50, "redact": 50, "invite": invite,
         "state_default": 50, "events_default": 0, "users_default": 0,
         "users": users,
         "events": {
@@ -374,15 +393,18 @@ impl Making<'_> {
             RoomPreset::PublicChat => ("public", "shared", "forbidden"),
             _ => ("invite", "shared", "can_join"),
         };
+        // That guests are forbidden goes without saying.
+        let guests = (guests != "forbidden").then_some(guests);
         let preset = [
             ("m.room.join_rules", json!({ "join_rule": join_rule })),
             (
                 "m.room.history_visibility",
                 json!({ "history_visibility": history }),
             ),
-            ("m.room.guest_access", json!({ "guest_access": guests })),
         ];
-        for (kind, value) in preset {
+        let guests =
+            guests.map(|guests| ("m.room.guest_access", json!({ "guest_access": guests })));
+        for (kind, value) in preset.into_iter().chain(guests) {
             // What the request says itself comes in its place.
             let said = plan
                 .initial
@@ -413,7 +435,11 @@ impl Making<'_> {
             )
             .await?;
         }
-        for user in &request.invite {
+        let local = request
+            .invite
+            .iter()
+            .filter(|user| user.server_name() == users.server_name());
+        for user in local {
             let mut invite = match users.find(user.as_str()).await? {
                 Some((_, sid)) => member_content(users, sid, "invite", None).await?,
                 None => content(json!({ "membership": "invite" }))?,

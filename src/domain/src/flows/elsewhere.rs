@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use ruma::{
-    OwnedRoomId, OwnedServerName, RoomAliasId, ServerName, UInt, UserId,
+    OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, ServerName, UInt, UserId,
     api::federation::{
         directory::get_public_rooms_filtered::v1 as get_public_rooms,
         query::{
@@ -47,7 +47,8 @@ pub async fn alias(
     if alias.server_name() == remote.server_name() {
         let room = alias_target(rooms, alias).await?;
         let room = room.ok_or(FlowError::UnknownAlias)?;
-        return Ok((room, vec![remote.server_name().to_owned()]));
+        let servers = servers_in(rooms, remote.server_name(), &room).await?;
+        return Ok((room, servers));
     }
     let request = get_directory::Request::new(alias.to_owned());
     let bounds = bounds(256 << 10);
@@ -67,6 +68,27 @@ pub async fn alias(
         servers.push(alias.server_name().to_owned());
     }
     Ok((answer.room_id, servers))
+}
+
+/// Servers in a room of which this server knows, this one first if it is there; this one at least, which has the alias.
+async fn servers_in(
+    rooms: &Rooms,
+    own: &ServerName,
+    room: &RoomId,
+) -> Result<Vec<OwnedServerName>, FlowError> {
+    let reader = rooms.reader();
+    let mut servers = Vec::new();
+    if let Some(known) = reader.room(room).await? {
+        if reader.server_is_in(known.sid, None).await? {
+            servers.push(own.to_owned());
+        }
+        let others = reader.other_servers(known.sid, MAX_SERVERS).await?;
+        servers.extend(others);
+    }
+    if servers.is_empty() {
+        servers.push(own.to_owned());
+    }
+    Ok(servers)
 }
 
 /// The profile of another server's user, or one field of it.

@@ -3,18 +3,16 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#room-membership>
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomAliasId, RoomId, RoomOrAliasId,
-    UserId,
-    events::{StateEventType, TimelineEventType},
+    CanonicalJsonObject, CanonicalJsonValue, OwnedRoomId, RoomAliasId, RoomId, UserId,
+    events::TimelineEventType,
 };
-use serde::Deserialize;
 use serde_json::json;
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content, settings};
+use super::{FlowError, content};
 use crate::{
     event::build::Draft,
-    rooms::{Reader, Room, RoomError, Rooms},
+    rooms::{RoomError, Rooms, restricted::Vouching},
     schema::{self, Membership, UserSid, topic},
     users::{Requester, Users},
 };
@@ -45,6 +43,20 @@ pub async fn member_content(
     Ok(member)
 }
 
+/// Adds what a client says with its member event, which replaces nothing that this server or the auth rules say there.
+pub(super) fn add_to(member: &mut CanonicalJsonObject, more: CanonicalJsonObject) {
+    let reserved = [
+        "join_authorised_via_users_server",
+        "third_party_invite",
+        "third_party_signed",
+    ];
+    for (field, value) in more {
+        if !reserved.contains(&field.as_str()) {
+            member.entry(field).or_insert(value);
+        }
+    }
+}
+
 /// A membership of someone, set by someone.
 pub struct Change<'a> {
     /// Who sets it.
@@ -69,12 +81,13 @@ impl Change<'_> {
             .await
     }
 
-    async fn to_with(
+    /// The same with what the client adds to the member event; see [`add_to`].
+    pub(super) async fn to_with(
         &self,
         users: &Users,
         rooms: &Rooms,
         membership: &str,
-        mut more: CanonicalJsonObject,
+        more: CanonicalJsonObject,
     ) -> Result<(), FlowError> {
         let known = if membership == "join" || membership == "invite" || membership == "knock" {
             users.find(self.of.as_str()).await?
@@ -92,40 +105,13 @@ impl Change<'_> {
             );
         }
         if membership == "join"
-            && let Some(authoriser) = authoriser(rooms, self.room, self.by).await?
+            && let Some(voucher) = voucher(rooms, self.room, self.of).await?
         {
             let key = "join_authorised_via_users_server".to_owned();
-            member.insert(key, CanonicalJsonValue::String(authoriser));
+            member.insert(key, CanonicalJsonValue::String(voucher));
         }
-        for reserved in [
-            "join_authorised_via_users_server",
-            "third_party_invite",
-            "third_party_signed",
-        ] {
-            more.remove(reserved);
-        }
-        more.append(&mut member);
-        self.send(rooms, more).await
-    }
-
-    /// Joins, unless the user is in the room already. `more` is what the client adds to the member event; it replaces
-    /// nothing that this server or the auth rules say there.
-    pub async fn join(
-        &self,
-        users: &Users,
-        rooms: &Rooms,
-        more: CanonicalJsonObject,
-    ) -> Result<(), FlowError> {
-        let reader = rooms.reader();
-        let room = reader
-            .room(self.room)
-            .await?
-            .ok_or(RoomError::UnknownRoom)?;
-        if reader.is_joined(self.by.sid, room.sid).await? {
-            return Ok(());
-        }
-        self.to_with(users, rooms, "join", more).await?;
-        settings::joined(users, rooms, self.by.sid, &room).await
+        add_to(&mut member, more);
+        self.send(rooms, member).await
     }
 
     /// Lifts a ban.
@@ -174,78 +160,6 @@ impl Change<'_> {
     }
 }
 
-/// For restricted rooms: a member who may invite and vouches that the user is in one of the allowed rooms.
-/// <https://spec.matrix.org/v1.19/client-server-api/#restricted-rooms>
-async fn authoriser(
-    rooms: &Rooms,
-    room: &RoomId,
-    user: &Requester,
-) -> Result<Option<String>, FlowError> {
-    #[derive(Deserialize)]
-    struct Rules {
-        join_rule: String,
-        #[serde(default)]
-        allow: Vec<Allow>,
-    }
-    #[derive(Deserialize)]
-    struct Allow {
-        room_id: Option<OwnedRoomId>,
-    }
-    let reader = rooms.reader();
-    let room = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
-    let Some(event) = reader
-        .state_event(room.sid, &StateEventType::RoomJoinRules, "")
-        .await?
-    else {
-        return Ok(None);
-    };
-    let Ok(rules) = event.pdu.content_as::<Rules>() else {
-        return Ok(None);
-    };
-    let restricted = rules.join_rule == "restricted" || rules.join_rule == "knock_restricted";
-    let invited = reader.membership(user.sid, room.sid).await?;
-    if !restricted
-        || invited
-            .is_some_and(|row| matches!(row.membership, Membership::Invite | Membership::Join))
-    {
-        return Ok(None);
-    }
-    for allowed in rules.allow.into_iter().filter_map(|allow| allow.room_id) {
-        if let Some(allowed) = reader.room(&allowed).await?
-            && reader.is_joined(user.sid, allowed.sid).await?
-        {
-            return who_may_invite(&reader, &room).await;
-        }
-    }
-    Ok(None)
-}
-
-async fn who_may_invite(reader: &Reader, room: &Room) -> Result<Option<String>, FlowError> {
-    let power = reader.power_levels(room).await?;
-    for (member, _) in reader.members(room.sid, Membership::Join, 10_000).await? {
-        if let Some(member) = reader.user_id(member).await?
-            && power.user_can_invite(&member)
-        {
-            return Ok(Some(member.to_string()));
-        }
-    }
-    Ok(None)
-}
-
-/// The room that an alias or id of this server means.
-pub async fn resolve(rooms: &Rooms, name: &RoomOrAliasId) -> Result<OwnedRoomId, FlowError> {
-    match RoomId::parse(name.as_str()) {
-        Ok(room) => Ok(room),
-        Err(_) => {
-            let alias = RoomAliasId::parse(name.as_str())
-                .map_err(|error| FlowError::BadRequest(error.to_string()))?;
-            alias_target(rooms, &alias)
-                .await?
-                .ok_or(FlowError::UnknownAlias)
-        }
-    }
-}
-
 /// Where a local alias points.
 pub async fn alias_target(
     rooms: &Rooms,
@@ -259,48 +173,14 @@ pub async fn alias_target(
     Ok(row.and_then(|row| RoomId::parse(row.room).ok()))
 }
 
-/// Leaves, refusing an invite or withdrawing a knock if that is what there is. Leaving twice is no error.
-pub async fn leave(
-    users: &Users,
-    rooms: &Rooms,
-    user: &Requester,
-    room: &RoomId,
-    reason: Option<&str>,
-) -> Result<(), FlowError> {
+/// For restricted rooms: a user of this server who vouches that someone may join.
+async fn voucher(rooms: &Rooms, room: &RoomId, user: &UserId) -> Result<Option<String>, FlowError> {
     let reader = rooms.reader();
-    let known = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
-    match reader
-        .membership(user.sid, known.sid)
-        .await?
-        .map(|row| row.membership)
-    {
-        Some(Membership::Leave) => Ok(()),
-        Some(_) => {
-            Change {
-                by: user,
-                of: &user.user,
-                room,
-                reason,
-            }
-            .to(users, rooms, "leave")
-            .await
-        }
-        None => Err(RoomError::Forbidden("you are not in that room".to_owned()).into()),
-    }
-}
-
-/// Leaves every room: for an account that ends.
-pub async fn leave_all(users: &Users, rooms: &Rooms, user: &Requester) -> Result<(), FlowError> {
-    let reader = rooms.reader();
-    for (sid, row) in reader.rooms_of(user.sid).await? {
-        if matches!(row.membership, Membership::Leave | Membership::Ban) {
-            continue;
-        }
-        if let Some(room) = reader.room_by_sid(sid).await? {
-            leave(users, rooms, user, &room.id, None).await?;
-        }
-    }
-    Ok(())
+    let room = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
+    Ok(match reader.vouching(&room, user).await? {
+        Vouching::By(by) => Some(by.to_string()),
+        _ => None,
+    })
 }
 
 /// Forgets a room that was left.

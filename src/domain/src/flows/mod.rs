@@ -3,23 +3,35 @@
 //! - [`create_room`]: a room and its first events, under one guard
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`elsewhere`]: aliases, profiles and lists of rooms of other servers
+//! - [`join`], [`leave`], [`knock`], [`invite`]: the same wherever the room or the user is; `template` asks other servers
+//! - [`backfill`]: what came before, from other servers; [`at_time`]: the event nearest to a moment, also there
 //! - [`keys`]: keys of users and messages to devices, wherever the users live
-//! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget
+//! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget; [`member_state`]: the same as a state event
 //! - [`profile`]: a changed name or picture shown in the user's rooms
+//! - [`received`]: what follows from events of other servers
 //! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
 //! - [`spaces`]: what a room looks like from outside, and the tree under a space
 //! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
+pub mod at_time;
+pub mod backfill;
 pub mod create_room;
 pub mod directory;
 pub mod elsewhere;
+pub mod invite;
+pub mod join;
 pub mod keys;
+pub mod knock;
+pub mod leave;
+pub mod member_state;
 pub mod membership;
 pub mod profile;
 pub mod public_rooms;
+pub mod received;
 pub mod reports;
 pub mod settings;
 pub mod spaces;
+mod template;
 #[cfg(test)]
 mod tests;
 pub mod upgrade;
@@ -28,7 +40,11 @@ pub mod user_directory;
 
 use ruma::CanonicalJsonObject;
 
-use crate::{remote::RemoteError, rooms::RoomError, users::UsersError};
+use crate::{
+    remote::RemoteError,
+    rooms::{RoomError, receive::ReceiveError},
+    users::UsersError,
+};
 
 /// Why a flow ended.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +58,12 @@ pub enum FlowError {
     /// Another server did not do its part.
     #[error(transparent)]
     Remote(#[from] RemoteError),
+    /// What another server tells of a room cannot be used.
+    #[error(transparent)]
+    Receive(ReceiveError),
+    /// No server that could be asked is known.
+    #[error("no server is known that is in that room")]
+    NoServers,
     /// The request asks for a state that the room cannot have.
     #[error("{0}")]
     InvalidRoomState(String),
@@ -66,6 +88,15 @@ pub enum FlowError {
     /// What is asked for cannot be done in the room's present state (unbanning who is not banned).
     #[error("{0}")]
     BadState(String),
+}
+
+impl From<ReceiveError> for FlowError {
+    fn from(error: ReceiveError) -> Self {
+        match error {
+            ReceiveError::Room(error) => Self::Room(error),
+            other => Self::Receive(other),
+        }
+    }
 }
 
 impl From<vatra_store::StoreError> for FlowError {

@@ -4,7 +4,7 @@
 //! the create event, and more only in a room that has a predecessor.
 
 use ruma::{
-    OwnedRoomId,
+    OwnedRoomId, RoomId,
     events::StateEventType,
     push::{ConditionalPushRule, PushCondition, Ruleset},
 };
@@ -13,7 +13,7 @@ use serde::Deserialize;
 use super::FlowError;
 use crate::{
     rooms::{Reader, Room, Rooms},
-    schema::UserSid,
+    schema::{Membership, UserSid},
     users::Users,
 };
 
@@ -58,6 +58,34 @@ pub async fn joined(
         return Ok(());
     }
     carry_over(users, user, &old, room).await
+}
+
+/// After a room was ended by its tombstone: the settings of local users who are in its replacement already go over.
+pub async fn replaced(users: &Users, rooms: &Rooms, old: &RoomId) -> Result<(), FlowError> {
+    let reader = rooms.reader();
+    let Some(old) = reader.room(old).await? else {
+        return Ok(());
+    };
+    let tombstone = reader
+        .state_event(old.sid, &StateEventType::RoomTombstone, "")
+        .await?;
+    let tombstone: Option<Tombstone> = tombstone.and_then(|event| event.pdu.content_as().ok());
+    let Some(tombstone) = tombstone else {
+        return Ok(());
+    };
+    let Some(new) = reader.room(&tombstone.replacement_room).await? else {
+        return Ok(());
+    };
+    let members = reader
+        .members(new.sid, Membership::Join, usize::MAX)
+        .await?;
+    for (user, _) in members {
+        let id = reader.user_id(user).await?;
+        if id.is_some_and(|id| id.server_name() == reader.server_name()) {
+            joined(users, rooms, user, &new).await?;
+        }
+    }
+    Ok(())
 }
 
 /// After a user has made a room: they say themselves what it replaces, though the old room's tombstone is still to come.

@@ -132,6 +132,11 @@ impl Remote {
         self.inner.signer.server_name()
     }
 
+    /// Whether this server speaks with others at all.
+    pub fn is_open(&self) -> bool {
+        self.inner.transport.is_open()
+    }
+
     /// Sends a signed request with the default [`Bounds`] and reads the answer.
     ///
     /// # Errors

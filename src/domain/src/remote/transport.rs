@@ -29,6 +29,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Fetches a file from an `https` URL that a server named (media on a content delivery network): without signatures, and
     /// only from public addresses. Redirects are not followed.
     async fn fetch(&self, url: &http::Uri) -> Result<Response<ByteStream>, TransportError>;
+
+    /// Whether this server speaks with others at all.
+    fn is_open(&self) -> bool {
+        true
+    }
 }
 
 /// Why there is no answer.

@@ -55,6 +55,8 @@ pub(super) struct Placed {
     pub(super) txn: Option<TxnKey>,
     /// An event of another server's user that this server lets in and tells the others of.
     pub(super) relayed: bool,
+    /// An event of a local user that another server has let in and tells the others of.
+    pub(super) told: bool,
     /// Events before it that are not here.
     pub(super) missing: Vec<OwnedEventId>,
 }
@@ -120,6 +122,9 @@ impl RoomGuard {
         }
         if placed.relayed {
             batch.put(&schema::RELAYED, &event.sid, &());
+        }
+        if placed.told {
+            batch.put(&schema::TOLD_ELSEWHERE, &event.sid, &());
         }
         batch.wake(topic::room(self.room.sid));
         if !changes.is_empty() {

@@ -12,6 +12,7 @@
 
 mod append;
 pub mod at_time;
+mod chains;
 pub mod check;
 pub mod ephemeral;
 mod error;
@@ -19,10 +20,12 @@ mod event;
 mod head;
 mod member_changes;
 pub mod mutual;
+pub mod outside;
 pub mod power;
 mod reader;
 pub mod receive;
 mod resolve;
+pub mod restricted;
 mod send;
 pub mod serve;
 mod servers;

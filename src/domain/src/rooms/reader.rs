@@ -31,8 +31,8 @@ use crate::{
 /// A moment of all rooms. Cheap to clone; do not keep one longer than some seconds.
 #[derive(Clone)]
 pub struct Reader {
-    inner: Arc<Inner>,
-    view: View,
+    pub(super) inner: Arc<Inner>,
+    pub(super) view: View,
 }
 
 impl Reader {
@@ -318,6 +318,11 @@ impl Reader {
             .await?;
         let sids: Vec<EventSid> = rows.into_iter().map(|(_, sid)| sid).collect();
         Ok(self.events(&sids).await?.into_iter().flatten().collect())
+    }
+
+    /// Whether events are missing before a place of the room order.
+    pub async fn is_gap(&self, room: RoomSid, order: RoomOrder) -> Result<bool, RoomError> {
+        Ok(self.view.contains(&schema::GAPS, &(room, order)).await?)
     }
 
     /// The room's part of the log in `(after, upto]`: what clients learnt of then.

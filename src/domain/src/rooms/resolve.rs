@@ -16,7 +16,7 @@ use std::{
 use ruma::{EventId, OwnedEventId, events::StateEventType};
 use vatra_store::View;
 
-use super::{Event, Inner, Room, RoomError, state::Grown};
+use super::{Inner, Room, RoomError, state::Grown};
 use crate::{
     event::{
         auth,
@@ -34,11 +34,13 @@ type Differing = BTreeMap<StateKeySid, Vec<Option<EventSid>>>;
 
 impl Inner {
     /// The state that several resolve to, as a change of `base`: what it must be at the keys where it may differ from it.
+    /// `fresh` is an event of these states that is not stored yet, if there is one.
     pub(super) async fn resolve(
         self: &Arc<Self>,
         room: &Room,
         base: StateRoot,
         roots: &[StateRoot],
+        fresh: Option<(EventSid, &Pdu)>,
         nodes: &mut Grown,
     ) -> Result<StateRoot, RoomError> {
         let mut roots: Vec<StateRoot> = roots.to_vec();
@@ -68,6 +70,7 @@ impl Inner {
                 room,
                 base,
                 differing: &differing,
+                fresh: fresh.map(|(sid, pdu)| (sid, Arc::new(pdu.clone()))),
                 known: HashMap::new(),
             };
             sets.extend(resolution.resolve(&conflicted, roots.len()).await?);
@@ -107,6 +110,8 @@ struct Resolution<'a> {
     room: &'a Room,
     base: StateRoot,
     differing: &'a Differing,
+    /// An event that is not stored yet.
+    fresh: Option<(EventSid, Arc<Pdu>)>,
     /// Events by their ids; `None` is known not to be there.
     known: HashMap<OwnedEventId, Option<Arc<Pdu>>>,
 }
@@ -132,7 +137,7 @@ impl Resolution<'_> {
         };
         let events: Vec<EventSid> = by_state.iter().flatten().copied().collect();
         let events = self.load(&events).await?;
-        let mut all: Vec<Arc<Pdu>> = events.values().map(|event| event.pdu.clone()).collect();
+        let mut all: Vec<Arc<Pdu>> = events.values().cloned().collect();
         for ids in [&chains.difference, &chains.subgraph] {
             all.extend(self.load_ids(ids).await?);
         }
@@ -144,7 +149,7 @@ impl Resolution<'_> {
             let values = self.differing.get(key).into_iter().flatten();
             for (map, sid) in maps.iter_mut().zip(values) {
                 if let Some(event) = sid.and_then(|sid| events.get(&sid)) {
-                    map.insert(name.clone(), event.pdu.event_id.clone());
+                    map.insert(name.clone(), event.event_id.clone());
                 }
             }
             names.insert(*key, name);
@@ -155,7 +160,10 @@ impl Resolution<'_> {
             .filter_map(|key| resolved.get(names.get(key)?).cloned())
             .collect();
         let sids = self.inner.events.sids(self.view, &ids).await?;
-        let sids: HashMap<OwnedEventId, Option<EventSid>> = ids.into_iter().zip(sids).collect();
+        let mut sids: HashMap<OwnedEventId, Option<EventSid>> = ids.into_iter().zip(sids).collect();
+        if let Some((sid, pdu)) = &self.fresh {
+            sids.insert(pdu.event_id.clone(), Some(*sid));
+        }
         let became = |key: &StateKeySid| {
             let id = resolved.get(names.get(key)?)?;
             *sids.get(id)?
@@ -223,7 +231,7 @@ impl Resolution<'_> {
             let Some(event) = event else { continue };
             if let Some(event) = self.load(&[event]).await?.into_values().next() {
                 let name = (StateEventType::from(kind), key);
-                common.insert(name, event.pdu.event_id.clone());
+                common.insert(name, event.event_id.clone());
             }
         }
         Ok(common)
@@ -388,11 +396,10 @@ impl Resolution<'_> {
 
     /// The numbers of the events that allow an event.
     async fn auth_of(&mut self, sid: EventSid) -> Result<Vec<EventSid>, RoomError> {
-        let Some(event) = self.inner.events.get(self.view, sid).await? else {
+        let Some(pdu) = self.load(&[sid]).await?.remove(&sid) else {
             return Ok(Vec::new());
         };
-        let auth = &event.pdu.auth_events;
-        let sids = self.inner.events.sids(self.view, auth).await?;
+        let sids = self.inner.events.sids(self.view, &pdu.auth_events).await?;
         // By construction; a store in which it were otherwise must not be walked in circles.
         Ok(sids.into_iter().flatten().filter(|it| *it < sid).collect())
     }
@@ -401,21 +408,20 @@ impl Resolution<'_> {
         let events = self.load(sids).await?;
         Ok(events
             .into_values()
-            .map(|event| event.pdu.event_id.clone())
+            .map(|event| event.event_id.clone())
             .collect())
     }
 
-    async fn load(
-        &mut self,
-        sids: &[EventSid],
-    ) -> Result<HashMap<EventSid, Arc<Event>>, RoomError> {
+    async fn load(&mut self, sids: &[EventSid]) -> Result<HashMap<EventSid, Arc<Pdu>>, RoomError> {
         let events = self.inner.events.get_many(self.view, sids).await?;
         let events = events.into_iter().flatten();
-        let events: HashMap<EventSid, Arc<Event>> =
-            events.map(|event| (event.sid, event)).collect();
-        for event in events.values() {
-            let id = event.pdu.event_id.clone();
-            self.known.insert(id, Some(event.pdu.clone()));
+        let mut events: HashMap<EventSid, Arc<Pdu>> =
+            events.map(|event| (event.sid, event.pdu.clone())).collect();
+        let fresh = self.fresh.iter().filter(|(sid, _)| sids.contains(sid));
+        events.extend(fresh.cloned());
+        for pdu in events.values() {
+            self.known
+                .insert(pdu.event_id.clone(), Some(Arc::clone(pdu)));
         }
         Ok(events)
     }
@@ -425,9 +431,11 @@ impl Resolution<'_> {
         let mut pdus = Vec::with_capacity(ids.len());
         for (id, event) in ids.iter().zip(events) {
             let event = event.filter(|event| event.room == self.room.sid);
-            pdus.extend(event.as_ref().map(|event| event.pdu.clone()));
-            self.known
-                .insert(id.clone(), event.map(|it| it.pdu.clone()));
+            let fresh = self.fresh.iter().find(|(_, pdu)| pdu.event_id == *id);
+            let pdu = event.map(|event| event.pdu.clone());
+            let pdu = pdu.or_else(|| fresh.map(|(_, pdu)| Arc::clone(pdu)));
+            pdus.extend(pdu.clone());
+            self.known.insert(id.clone(), pdu);
         }
         Ok(pdus)
     }

@@ -1,5 +1,7 @@
 //! Sending: an event of a local user is built on the room's head, authorised against the current state and appended.
 
+mod unsent;
+
 use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
@@ -123,7 +125,6 @@ impl Rooms {
             });
         }
         self.check_redaction(guard, &draft).await?;
-        let rules = Arc::clone(&guard.room.rules);
         let state_key = match &draft.state_key {
             Some(key) => Some((
                 self.inner
@@ -134,7 +135,42 @@ impl Rooms {
             )),
             None => None,
         };
-        let keys = auth_keys(&draft, &rules)?;
+        let kind = draft.kind.clone();
+        let pdu = self.build_on(guard, draft).await?;
+
+        let own = match state_key {
+            Some((key, name)) => {
+                let old = guard
+                    .state_event(&StateEventType::from(kind.to_string()), &name)
+                    .await?;
+                Some(Own {
+                    key,
+                    old: old.map(|event| event.sid),
+                })
+            }
+            None => None,
+        };
+        guard.append_own(pdu, own, txn).await
+    }
+
+    /// Builds an event on the head and checks that the current state allows it.
+    async fn build_on(&self, guard: &mut RoomGuard, draft: Draft) -> Result<Pdu, RoomError> {
+        let (placement, state) = self.placement(guard, &draft).await?;
+        let pdu = build::build(draft, &placement, &self.inner.signer)?;
+        auth::authorise(&placement.rules, &pdu, |kind, key| {
+            state.get(&(kind.clone(), key.to_owned())).cloned()
+        })?;
+        Ok(pdu)
+    }
+
+    /// Where an event would stand that is built now, and the state that decides on it.
+    async fn placement(
+        &self,
+        guard: &mut RoomGuard,
+        draft: &Draft,
+    ) -> Result<(Placement, Deciding), RoomError> {
+        let rules = Arc::clone(&guard.room.rules);
+        let keys = auth_keys(draft, &rules)?;
         let mut state = guard.auth_state(&keys).await?;
         let auth_events = keys
             .iter()
@@ -150,31 +186,13 @@ impl Rooms {
         let head = guard.head()?;
         let placement = Placement {
             room_id: Some(guard.room.id.clone()),
-            rules: Arc::clone(&rules),
+            rules,
             prev_events: head.prev_events(),
             auth_events,
             depth: head.next_depth(),
             origin_server_ts: crate::clock::to_ruma(self.inner.clock.now()),
         };
-        let kind = draft.kind.clone();
-        let pdu = build::build(draft, &placement, &self.inner.signer)?;
-        auth::authorise(&rules, &pdu, |kind, key| {
-            state.get(&(kind.clone(), key.to_owned())).cloned()
-        })?;
-
-        let own = match state_key {
-            Some((key, name)) => {
-                let old = guard
-                    .state_event(&StateEventType::from(kind.to_string()), &name)
-                    .await?;
-                Some(Own {
-                    key,
-                    old: old.map(|event| event.sid),
-                })
-            }
-            None => None,
-        };
-        guard.append_own(pdu, own, txn).await
+        Ok((placement, state))
     }
 
     /// Makes a room with its create event and hands out its guard; the caller sends the rest of the room's first
@@ -309,6 +327,9 @@ impl Rooms {
     }
 }
 
+/// The state that decides on an event.
+type Deciding = HashMap<(StateEventType, String), Arc<Pdu>>;
+
 /// A state key that an event of our own sets.
 struct Own {
     key: crate::schema::StateKeySid,
@@ -369,6 +390,7 @@ impl RoomGuard {
                 nodes,
                 txn,
                 relayed: false,
+                told: false,
                 missing: Vec::new(),
                 pdu,
             })

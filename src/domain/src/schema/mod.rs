@@ -29,8 +29,8 @@ pub use self::{
     remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
         AliasRow, DeltaRow, EventHead, EventRow, EventTail, GapRow, HeadRow, LogRow, Membership,
-        MembershipRow, NodeRow, ReceiptKey, ReceiptRow, RelationRow, RoomRow, StateChange,
-        StateRoot, Status, TxnRow,
+        MembershipRow, NodeRow, OutsideRow, PendingJoinRow, ReceiptKey, ReceiptRow, RelationRow,
+        RoomRow, StateChange, StateRoot, Status, TxnRow,
     },
     users::{
         AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, ReportRow,
@@ -264,9 +264,16 @@ pub const RELATED: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 32, "r
 pub const GAPS: Map<(RoomSid, RoomOrder), GapRow> = Map::new(Keyspace::Index, 37, "gaps");
 /// The missing events of gaps, by their ids, and before which place they belong. 80 bytes a row.
 pub const MISSING: Map<(RoomSid, String), RoomOrder> = Map::new(Keyspace::Index, 38, "missing");
+/// What a local user may know of a room that this server is not in. 4 kB a row.
+pub const OUTSIDE: Map<(UserSid, RoomSid), OutsideRow> = Map::new(Keyspace::Index, 39, "outside");
 /// How many users of another server are joined to a room; under the empty name, of all other servers. 50 bytes a row.
 pub const JOINED_SERVERS: Map<(RoomSid, String), i64> =
     Map::new(Keyspace::Index, 40, "joined_servers");
+/// Joins that another server has been asked for and that are not there yet. 200 bytes a row.
+pub const PENDING_JOINS: Map<(RoomSid, UserSid), PendingJoinRow> =
+    Map::new(Keyspace::Index, 41, "pending_joins");
+/// Member events of local users that another server has let in, and tells the room's other servers of. 10 bytes a row.
+pub const TOLD_ELSEWHERE: Map<EventSid, ()> = Map::new(Keyspace::Index, 42, "told_elsewhere");
 
 /// Replies in threads, in room order: the id of the thread's root. 80 bytes a row.
 pub const THREAD_REPLIES: Map<(RoomSid, RoomOrder), String> =

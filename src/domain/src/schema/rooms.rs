@@ -366,6 +366,30 @@ pub struct GapRow {
 }
 impl_value!(GapRow);
 
+/// What a local user may know of a room that this server is not in: invited to it, or having knocked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutsideRow {
+    /// Stripped state events, as JSON.
+    pub state: Vec<String>,
+    /// Servers that are in the room.
+    pub servers: Vec<String>,
+}
+impl_value!(OutsideRow);
+
+/// A join that another server has been asked for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingJoinRow {
+    /// The server.
+    pub server: String,
+    /// The room.
+    pub room: String,
+    /// The room's version.
+    pub version: String,
+    /// Who joins.
+    pub user: String,
+}
+impl_value!(PendingJoinRow);
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]

@@ -133,7 +133,6 @@ pub struct JoinedRoom {
     #[serde(skip_serializing_if = "Events::is_empty")]
     pub account_data: Events,
     /// Typing and receipts.
-    #[serde(skip_serializing_if = "Events::is_empty")]
     pub ephemeral: Events,
 }
 

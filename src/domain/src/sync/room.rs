@@ -154,7 +154,13 @@ impl Ask<'_> {
                     return Ok((newest_first, true, oldest));
                 }
                 oldest = Some(event.order);
+                let gap = event.tail.gapped && self.reader.is_gap(room.sid, event.order).await?;
                 newest_first.push(event);
+                if gap {
+                    // Events before it are missing here: the client asks for them, and then this server asks others.
+                    newest_first.reverse();
+                    return Ok((newest_first, true, oldest));
+                }
             }
             if done || scanned >= MAX_SCAN {
                 newest_first.reverse();

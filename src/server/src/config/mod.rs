@@ -240,7 +240,7 @@ impl Default for Config {
                 listen: String::new(),
             },
             log: Log {
-                filter: "info".to_owned(),
+                filter: "info,ruma_state_res=warn".to_owned(),
                 json: false,
             },
             support: Support::default(),

@@ -4,7 +4,10 @@
 //! paths, the method and the kind of authentication from `R`, so that a route cannot disagree with the spec. The
 //! caller `C` is a [`Requester`], an `Option<Requester>` or `()`, as the endpoint's authentication has it. An endpoint
 //! whose body or answer is too large to be held is registered with [`Routes::stream`]. An endpoint of the server-server API is
-//! registered with [`Routes::signed`]: its caller is the [`Origin`] that has signed the request, body and all.
+//! registered with [`Routes::signed`]: its caller is the [`Origin`](super::federation::Origin) that has signed the request, body and all.
+
+mod input;
+mod signed;
 
 use std::{collections::HashSet, future::Future};
 
@@ -26,17 +29,12 @@ use ruma::api::{
         NoAuthentication, extract_bearer_or_query_token,
     },
     error::{DeserializationError, FromHttpRequestError},
-    federation::authentication::ServerSignatures,
     path_builder::PathBuilder,
 };
 use vatra_domain::users::Requester;
 
-use super::{
-    address::Address,
-    error::Error,
-    federation::origin::{Claim, Origin},
-    observe,
-};
+pub(crate) use self::input::{Input, Upload};
+use super::{address::Address, error::Error, observe};
 use crate::wiring::App;
 
 /// Who calls, by the endpoint's kind of authentication.
@@ -234,47 +232,6 @@ impl Routes {
         })
     }
 
-    /// Registers a handler of the server-server API at all paths of its request type.
-    pub(crate) fn signed<R, F, Fut>(self, handler: F) -> Self
-    where
-        R: IncomingRequest<Authentication = ServerSignatures> + Send + 'static,
-        R::PathBuilder: AllPaths,
-        F: Fn(App, Origin, R) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<R::OutgoingResponse, Error>> + Send + 'static,
-        R::OutgoingResponse: Send + 'static,
-    {
-        self.signed_raw::<R, _, _>(move |app, origin, request| {
-            let answer = handler(app, origin, request);
-            async move { written(answer.await?) }
-        })
-    }
-
-    /// The same for a handler that writes the answer itself.
-    pub(crate) fn signed_raw<R, F, Fut>(self, handler: F) -> Self
-    where
-        R: IncomingRequest<Authentication = ServerSignatures> + Send + 'static,
-        R::PathBuilder: AllPaths,
-        F: Fn(App, Origin, R) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<Response, Error>> + Send + 'static,
-    {
-        let serve = move |State(app): State<App>, params: Params, request: Request| {
-            let handler = handler.clone();
-            async move {
-                let read = read_signed::<R>(&app, params, request).await;
-                let answer = match read {
-                    Ok((origin, request)) => {
-                        to_the_end(&R::METHOD, handler(app, origin, request)).await
-                    }
-                    Err(error) => Err(error),
-                };
-                answer.unwrap_or_else(Error::into_response)
-            }
-        };
-        paths::<R>().iter().fold(self, |routes, path| {
-            routes.route(&R::METHOD, path, |filter| on(filter, serve.clone()))
-        })
-    }
-
     /// The routes of both.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.router = self.router.merge(other.router);
@@ -402,21 +359,6 @@ where
     written(to_the_end(&R::METHOD, handler(app, caller, request)).await?)
 }
 
-/// Reads a request of another server: its head says who, its body is taken, and both are proven before either is looked at.
-async fn read_signed<R>(app: &App, params: Params, request: Request) -> Result<(Origin, R), Error>
-where
-    R: IncomingRequest<Authentication = ServerSignatures>,
-{
-    let (head, body) = apart(request);
-    let claim = Claim::read(app, &head)?;
-    let bytes = read_body(body, app.limits.federation_bytes).await?;
-    let request = head.map(|()| bytes);
-    let origin = claim.prove(app, &request).await?;
-    let (parts, bytes) = request.into_parts();
-    let request = parsed::<R>(http::Request::from_parts(parts, ()), params, &bytes)?;
-    Ok((origin, request))
-}
-
 fn parsed<R: IncomingRequest>(
     head: http::Request<()>,
     params: Params,
@@ -440,71 +382,6 @@ fn written(response: impl ruma::api::OutgoingResponse) -> Result<Response, Error
         .try_into_http_response::<BytesMut>()
         .map_err(|error| Error::internal(&error))?;
     Ok(response.map(|body| Body::from(body.freeze())))
-}
-
-/// A body that was not read.
-pub(crate) struct Upload {
-    /// The body.
-    pub(crate) body: Body,
-    /// How long the client says that it is.
-    pub(crate) announced_bytes: Option<u64>,
-}
-
-/// A request as plain parts.
-pub(crate) struct Input {
-    /// The variable parts of the path, decoded, in order.
-    pub(crate) args: Vec<String>,
-    /// The query, as sent.
-    pub(crate) query: String,
-    /// The body.
-    pub(crate) body: bytes::Bytes,
-    /// Where it came from.
-    pub(crate) address: Option<Address>,
-}
-
-impl Input {
-    /// A part of the path; the route guarantees how many there are.
-    pub(crate) fn arg(&self, place: usize) -> &str {
-        self.args.get(place).map_or("", String::as_str)
-    }
-
-    /// A part of the path as an id.
-    pub(crate) fn id<'a, T: TryFrom<&'a str, Error = ruma::IdParseError>>(
-        &'a self,
-        place: usize,
-    ) -> Result<T, Error> {
-        T::try_from(self.arg(place)).map_err(|error| Error::invalid_param(&error.to_string()))
-    }
-
-    /// The body as JSON of a type; an empty body is an empty object.
-    pub(crate) fn read<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
-        let body: &[u8] = if self.body.is_empty() {
-            b"{}"
-        } else {
-            &self.body
-        };
-        must_be_object(body)?;
-        must_be_readable(body)?;
-        serde_json::from_slice(body)
-            .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
-    }
-
-    /// A parameter of the query, decoded. The values of others are not.
-    pub(crate) fn param(&self, name: &str) -> Option<String> {
-        let decoded = |part: &str| {
-            let mut pairs = form_urlencoded::parse(part.as_bytes());
-            pairs
-                .next()
-                .map(|(key, value)| (key == name, value.into_owned()))
-        };
-        self.query.split('&').find_map(|part| {
-            let key = part.split('=').next().unwrap_or_default();
-            if key != name && !key.contains(['%', '+']) {
-                return None;
-            }
-            decoded(part).and_then(|(wanted, value)| wanted.then_some(value))
-        })
-    }
 }
 
 /// The variable parts of a path, if they can be read.

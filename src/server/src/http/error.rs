@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tracing::{debug, error};
 use vatra_domain::{
     e2ee::E2eeError,
-    federation::transaction::TransactionError,
+    federation::{FederationError, transaction::TransactionError},
     flows::{FlowError, keys::KeysError},
     media::MediaError,
     remote::RemoteError,
@@ -268,6 +268,8 @@ impl From<FlowError> for Error {
             FlowError::Room(error) => return error.into(),
             FlowError::Users(error) => return error.into(),
             FlowError::Remote(error) => return error.into(),
+            FlowError::Receive(_) => (StatusCode::BAD_GATEWAY, ErrorCode::Unknown),
+            FlowError::NoServers => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
             FlowError::InvalidRoomState(_) => {
                 (StatusCode::BAD_REQUEST, ErrorCode::InvalidRoomState)
             }
@@ -319,6 +321,37 @@ impl From<RemoteError> for Error {
             Some(version) => answer.with("room_version", json!(version)),
             None => answer,
         }
+    }
+}
+
+impl From<FederationError> for Error {
+    fn from(error: FederationError) -> Self {
+        let (status, code) = match &error {
+            FederationError::Unknown(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            FederationError::Forbidden(_) => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            FederationError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            FederationError::IncompatibleVersion(version) => {
+                let (status, version) = (StatusCode::BAD_REQUEST, json!(version));
+                return Self::new(status, ErrorCode::IncompatibleRoomVersion, &error)
+                    .with("room_version", version);
+            }
+            FederationError::UnsupportedVersion => {
+                (StatusCode::BAD_REQUEST, ErrorCode::UnsupportedRoomVersion)
+            }
+            FederationError::UnableToAuthorise => {
+                (StatusCode::BAD_REQUEST, ErrorCode::UnableToAuthorizeJoin)
+            }
+            FederationError::UnableToGrant => {
+                (StatusCode::BAD_REQUEST, ErrorCode::UnableToGrantJoin)
+            }
+            FederationError::Room(_) => {
+                return match error {
+                    FederationError::Room(error) => error.into(),
+                    other => Self::internal(&other),
+                };
+            }
+        };
+        Self::new(status, code, error)
     }
 }
 

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vatra_domain::{
-    flows::membership::leave_all,
+    flows::leave::leave_all,
     users::{NewAccount, Requester},
 };
 
@@ -110,7 +110,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
         }
         Command::Deactivate { name } => {
             let user = find(app, &name).await?;
-            leave_all(users, &app.rooms, &user)
+            leave_all(users, &app.receiver, &user)
                 .await
                 .map_err(|error| error.to_string())?;
             users.deactivate(user.sid).await.map_err(told)?;

@@ -174,6 +174,10 @@ impl Transport for Closed {
             "federation.enabled is not set".to_owned(),
         ))
     }
+
+    fn is_open(&self) -> bool {
+        false
+    }
 }
 
 /// A body as the domain takes it.

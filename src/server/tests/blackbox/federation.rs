@@ -387,7 +387,7 @@ async fn a_transaction_is_taken_from_the_server_that_signed_it_within_its_limits
     let taken = remote.call(&to, request).await.unwrap();
     let results: Vec<_> = taken.pdus.values().collect();
     assert!(
-        matches!(results[..], [Err(reason)] if reason.contains("no other server")),
+        matches!(results[..], [Err(reason)] if reason.contains("not signed")),
         "{results:?}"
     );
 

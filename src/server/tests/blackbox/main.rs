@@ -30,6 +30,7 @@ mod routing;
 mod server;
 mod services;
 mod sessions;
+mod shared_rooms;
 mod spaces;
 mod threads;
 mod upgrade;

@@ -309,6 +309,17 @@ impl Destinations {
     async fn begin_all(&self) -> Result<(), FollowError> {
         self.knock_all().await?;
         let view = self.inner.rooms.store().view();
+        // Whoever was being told something, also without a room: a message to a device needs none.
+        let mut range = Range::all();
+        while let Some((server, _)) = view
+            .first(&schema::OUT_TRANSACTIONS, range, Direction::Forward)
+            .await?
+        {
+            if let Ok(name) = ServerName::parse(&server) {
+                self.begin(&name);
+            }
+            range = Range::all().after(&server);
+        }
         let mut range = Range::all();
         loop {
             let first = view
@@ -321,10 +332,9 @@ impl Destinations {
             let Ok(name) = ServerName::parse(&server) else {
                 continue;
             };
-            let fixed = view.contains(&schema::OUT_TRANSACTIONS, &server).await?;
             let mut pending = Pending::default();
             pending.load(&view, &name).await?;
-            if fixed || !pending.rooms.is_empty() {
+            if !pending.rooms.is_empty() {
                 self.begin(&name);
             }
         }

@@ -28,7 +28,7 @@ use std::{
 };
 
 use async_trait::async_trait;
-use ruma::OwnedServerName;
+use ruma::{OwnedServerName, events::TimelineEventType};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_store::{Batch, Position};
 
@@ -136,7 +136,11 @@ impl Follower for FederationSender {
             let Some(event) = reader.event_by_sid(row.event).await? else {
                 continue;
             };
-            let ours = event.pdu.sender.server_name() == own;
+            let mut ours = event.pdu.sender.server_name() == own;
+            if ours && event.pdu.kind == TimelineEventType::RoomMember {
+                let told = reader.view().contains(&schema::TOLD_ELSEWHERE, &row.event);
+                ours = !told.await?;
+            }
             if ours || reader.view().contains(&schema::RELAYED, &row.event).await? {
                 batch.put(&schema::OUTBOX, &(row.room, *position), &row.event);
             }

@@ -687,6 +687,32 @@ async fn typing_receipts_and_presence_of_local_users_are_told() {
 }
 
 #[tokio::test]
+async fn a_unit_for_a_server_without_a_room_is_told_after_a_restart() {
+    let mut world = World::new().await;
+    world.start();
+    world.others.set("z", 0);
+    let unit = json!({ "edu_type": "m.direct_to_device", "content": { "n": 1 } });
+    let text = unit.to_string();
+    let mut batch = Batch::new();
+    batch.put_at_position(&schema::EDU_OUTBOX, move |position| {
+        (("z".to_owned(), position, 0), text)
+    });
+    batch.wake(schema::topic::elsewhere());
+    world.store.write(batch).await.unwrap();
+    world.quiet().await;
+    world.others.set("z", 200);
+    world.clock.advance(10_000);
+    let world = world.restarted().await;
+    world
+        .until(
+            || world.others.edus("z").len() == 1,
+            || format!("{}", world.others.edus("z").len()),
+        )
+        .await;
+    assert_eq!(world.others.edus("z"), [unit]);
+}
+
+#[tokio::test]
 async fn units_that_must_arrive_do_over_restarts_and_outages_a_hundred_at_a_time() {
     let mut world = World::new().await;
     world.start();

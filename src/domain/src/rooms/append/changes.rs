@@ -49,6 +49,11 @@ impl PendingMembership {
         }
     }
 
+    /// What it is.
+    pub(in super::super) fn membership(&self) -> Membership {
+        self.membership
+    }
+
     /// A row that is there.
     pub(in super::super) fn of(row: &MembershipRow) -> Self {
         Self {
@@ -108,6 +113,9 @@ impl RoomGuard {
         changes: &[StateChange],
         own: StateOf<'_>,
     ) -> Result<Vec<Change>, RoomError> {
+        if changes.len() > 16 {
+            self.intern_members(changes).await?;
+        }
         let mut described = Vec::with_capacity(changes.len());
         for change in changes {
             let name = self
@@ -130,6 +138,17 @@ impl RoomGuard {
             });
         }
         Ok(described)
+    }
+
+    /// Numbers for all users at once, who would else be waited for one by one.
+    async fn intern_members(&self, changes: &[StateChange]) -> Result<(), RoomError> {
+        let mut users = Vec::new();
+        for change in changes {
+            let name = self.inner.ids.state_key_name(change.key).await?;
+            let member = name.filter(|name| name.0 == "m.room.member");
+            users.extend(member.and_then(|name| UserId::parse(&name.1).ok()));
+        }
+        Ok(self.inner.ids.intern_users(&users).await?)
     }
 
     async fn member_change(
@@ -244,6 +263,10 @@ fn put_membership(batch: &mut Batch, room: RoomSid, member: &MemberChange, event
                 let by = if is { 1 } else { -1 };
                 batch.add(&schema::JOINED_SERVERS, &(room, server.clone()), by);
                 batch.add(&schema::JOINED_SERVERS, &(room, String::new()), by);
+            }
+            // What they were told from outside is no longer needed; who had no membership was told nothing.
+            None if old.is_some() => {
+                batch.delete(&schema::OUTSIDE, &(user, room));
             }
             _ => {}
         }

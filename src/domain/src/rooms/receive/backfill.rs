@@ -4,7 +4,7 @@
 //! that neither /sync nor any follower takes them for something that happens now.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     ops::Bound,
     sync::Arc,
 };
@@ -22,7 +22,7 @@ use super::{
         event::Unrelated,
         state::Grown,
     },
-    Gathered, ReceiveError, Receiver, Verdict,
+    Gathered, ReceiveError, Receiver,
     fetch::oldest_first,
     place::{Judged, Redacting},
 };
@@ -65,11 +65,6 @@ impl Receiver {
             }
         }
         Ok(0)
-    }
-
-    async fn gap(&self, room: &Room, at: RoomOrder) -> Result<Option<GapRow>, ReceiveError> {
-        let view = self.inner().store.view();
-        Ok(view.get(&schema::GAPS, &(room.sid, at)).await?)
     }
 
     /// Who is asked: the server of the event after the gap first.
@@ -126,8 +121,9 @@ impl Receiver {
             .map(|pdu| (pdu.event_id.clone(), pdu))
             .collect();
         let mut gathered = Gathered::default();
+        // What only comes before an event that has its place already belongs to another gap.
+        let found = self.unplaced_of(room, found).await?;
         let events = oldest_first(found, &missing);
-        let events = self.unplaced_of(room, events).await?;
         self.states_of_oldest(server, room, &events, &mut gathered)
             .await?;
         let _turn = self.turn(room.sid).await;
@@ -137,14 +133,16 @@ impl Receiver {
     }
 
     /// Those that have no place yet.
-    async fn unplaced_of(&self, room: &Room, events: Vec<Pdu>) -> Result<Vec<Pdu>, ReceiveError> {
-        let ids: Vec<OwnedEventId> = events.iter().map(|pdu| pdu.event_id.clone()).collect();
+    pub(super) async fn unplaced_of(
+        &self,
+        room: &Room,
+        mut events: HashMap<OwnedEventId, Pdu>,
+    ) -> Result<HashMap<OwnedEventId, Pdu>, ReceiveError> {
+        let ids: Vec<OwnedEventId> = events.keys().cloned().collect();
         let unplaced: HashSet<OwnedEventId> =
             self.unplaced(room, &ids).await?.into_iter().collect();
-        Ok(events
-            .into_iter()
-            .filter(|pdu| unplaced.contains(&pdu.event_id))
-            .collect())
+        events.retain(|id, _| unplaced.contains(id));
+        Ok(events)
     }
 
     /// The states before those events that follow what is neither here nor among them.
@@ -182,31 +180,8 @@ impl Receiver {
         Ok(())
     }
 
-    /// Whether an event is one that a gap waits for: then before which place it belongs.
-    pub(super) async fn missing_place(
-        &self,
-        room: &Room,
-        pdu: &Pdu,
-    ) -> Result<Option<RoomOrder>, ReceiveError> {
-        let view = self.inner().store.view();
-        let key = (room.sid, pdu.event_id.to_string());
-        Ok(view.get(&schema::MISSING, &key).await?)
-    }
-
-    /// An event arrives late that a gap waits for.
-    pub(super) async fn fill_in(
-        &self,
-        room: &Arc<Room>,
-        pdu: Pdu,
-        gathered: &Gathered,
-        before: RoomOrder,
-    ) -> Result<Verdict, ReceiveError> {
-        self.fill(room, vec![pdu], gathered, before).await?;
-        Ok(Verdict::Visible)
-    }
-
     /// Judges events, oldest first, and gives them places right before `at`. What of the gap they do not fill is a gap still.
-    async fn fill(
+    pub(super) async fn fill(
         &self,
         room: &Arc<Room>,
         events: Vec<Pdu>,
@@ -227,6 +202,10 @@ impl Receiver {
         let (head, _) = self.head_of(room).await?;
         let mut filled = 0;
         let mut released = Vec::new();
+        let followed: HashSet<OwnedEventId> = events
+            .iter()
+            .flat_map(|pdu| pdu.prev_events.iter().cloned())
+            .collect();
         for (order, pdu) in (first..).zip(events) {
             let mut nodes = Grown::new(inner);
             let id = pdu.event_id.clone();
@@ -249,6 +228,7 @@ impl Receiver {
             }
         }
         self.shrink_gap(room, at).await?;
+        self.pass_by(room, &followed).await?;
         for redaction in released {
             self.release(room, redaction).await?;
         }
@@ -317,37 +297,45 @@ impl Receiver {
         Ok(held.map(|redaction| redaction.sid))
     }
 
-    /// What a gap still waits for; if it is nothing, there is no gap any more.
-    async fn shrink_gap(&self, room: &Room, at: RoomOrder) -> Result<(), ReceiveError> {
+    /// Forward extremities that events of long ago turn out to have followed are none any more. If that would change the current
+    /// state they stay until the next event follows them: the state changes with events only.
+    async fn pass_by(
+        &self,
+        room: &Room,
+        followed: &HashSet<OwnedEventId>,
+    ) -> Result<(), ReceiveError> {
         let inner = self.inner();
-        let Some(gap) = self.gap(room, at).await? else {
+        let mut guard = self.rooms.lock(&room.id).await?;
+        let old = guard.head()?.row.clone();
+        let passed = |id: &str| followed.iter().any(|followed| followed == id);
+        let mut new = old.clone();
+        new.extremities.retain(|(_, id, _)| !passed(id));
+        if new.extremities.len() == old.extremities.len() || new.extremities.is_empty() {
             return Ok(());
-        };
-        let ids: Vec<OwnedEventId> = gap
-            .missing
-            .iter()
-            .filter_map(|id| OwnedEventId::try_from(id.as_str()).ok())
-            .collect();
-        let open: BTreeSet<String> = self
-            .unplaced(room, &ids)
-            .await?
-            .into_iter()
-            .map(|id| id.to_string())
-            .collect();
+        }
+        let mut after = guard.after_extremities().await?;
+        after.retain(|sid, _| new.extremities.iter().any(|(other, _, _)| other == sid));
+        let roots: Vec<schema::StateRoot> = after.values().copied().collect();
+        let mut nodes = Grown::new(inner);
+        let root = inner
+            .resolve(room, old.root, &roots, None, &mut nodes)
+            .await?;
+        let view = inner.store.view();
+        if !inner.trees.diff(&view, old.root, root).await?.is_empty() {
+            return Ok(());
+        }
+        new.generation += 1;
+        let poison = guard.head()?.poison();
         let mut batch = Batch::new();
-        for id in gap.missing.iter().filter(|id| !open.contains(*id)) {
-            batch.delete(&schema::MISSING, &(room.sid, id.clone()));
-        }
-        if open.is_empty() {
-            batch.delete(&schema::GAPS, &(room.sid, at));
-        } else {
-            let row = GapRow {
-                event: gap.event,
-                missing: open.into_iter().collect(),
-            };
-            batch.put(&schema::GAPS, &(room.sid, at), &row);
-        }
-        inner.store.write(batch).await.map_err(RoomError::from)?;
+        batch.assert_equals(&schema::ROOM_HEADS, &room.sid, &old);
+        batch.put(&schema::ROOM_HEADS, &room.sid, &new);
+        batch.on_failure(move || poison.store(true, std::sync::atomic::Ordering::Release));
+        let ticket = inner.store.submit(batch);
+        let head = guard.head_mut()?;
+        head.row = new;
+        head.after = after;
+        drop(guard);
+        ticket.committed().await.map_err(RoomError::from)?;
         Ok(())
     }
 }

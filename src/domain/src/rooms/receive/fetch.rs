@@ -131,7 +131,8 @@ impl Receiver {
                 .collect();
         }
         found.remove(&pdu.event_id);
-        Ok(found)
+        // A server that does not know our newest events tells of all those before: what has its place is not gone beyond.
+        self.unplaced_of(room, found).await
     }
 
     /// The states after the events that are still missing before the oldest of those that were found.

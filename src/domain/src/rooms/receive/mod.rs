@@ -15,6 +15,8 @@
 
 mod backfill;
 mod fetch;
+mod gaps;
+pub mod import;
 pub(super) mod outliers;
 mod place;
 mod state;
@@ -22,7 +24,7 @@ mod state;
 use std::{collections::HashMap, sync::Arc};
 
 use dashmap::DashMap;
-use ruma::{CanonicalJsonObject, OwnedEventId, OwnedServerName, RoomId, ServerName};
+use ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, RoomId, ServerName};
 use serde_json::value::RawValue as RawJsonValue;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
@@ -72,6 +74,9 @@ pub enum ReceiveError {
     /// It would cost too much to take it.
     #[error("{0}")]
     TooMuch(&'static str),
+    /// What a server says the room is cannot be it.
+    #[error("the other server's answer is no such room: {0}")]
+    NoRoom(String),
     /// Something about the room.
     #[error(transparent)]
     Room(#[from] RoomError),
@@ -102,7 +107,17 @@ pub struct Receiver {
     turns: Arc<Turns<RoomSid>>,
     /// One gap at a time is asked of a server for a room.
     asking: Arc<Turns<(OwnedServerName, RoomSid)>>,
+    /// Rooms that are being joined, and what was told of them meanwhile.
+    joining: Arc<DashMap<OwnedRoomId, Vec<Told>>>,
+    /// A room is joined once at a time.
+    joins: Arc<Turns<OwnedRoomId>>,
 }
+
+/// An event that a server told of.
+type Told = (OwnedServerName, Box<RawJsonValue>);
+
+/// The most events that wait for a join.
+const MAX_TOLD: usize = 500;
 
 /// What was gathered about an event before it is placed.
 #[derive(Default)]
@@ -122,6 +137,8 @@ struct Gathered {
 pub struct Manner {
     /// This server lets it in itself, and tells the room's other servers of it.
     pub relayed: bool,
+    /// Another server has let it in, and tells the others of it.
+    pub told: bool,
     /// Someone waits to hear that it is part of the room: unless it is visible, nothing is stored.
     pub all_or_nothing: bool,
 }
@@ -135,6 +152,48 @@ impl Receiver {
             keys,
             turns: Arc::default(),
             asking: Arc::default(),
+            joining: Arc::default(),
+            joins: Arc::default(),
+        }
+    }
+
+    /// Waits until no other local user is joining a room through another server.
+    pub async fn join_turn(&self, room: &RoomId) -> OwnedMutexGuard<()> {
+        turn(&self.joins, room.to_owned()).await
+    }
+
+    /// A room is being joined: what others tell of it is kept until [`Receiver::joined`].
+    pub fn joining(&self, room: &RoomId) {
+        self.joining.entry(room.to_owned()).or_default();
+    }
+
+    /// Keeps an event for later if its room is being joined; gives it back if it is not.
+    pub fn keep_for_join(
+        &self,
+        origin: &ServerName,
+        room: &RoomId,
+        event: Box<RawJsonValue>,
+    ) -> Option<Box<RawJsonValue>> {
+        let Some(mut told) = self.joining.get_mut(room) else {
+            return Some(event);
+        };
+        if told.len() < MAX_TOLD {
+            told.push((origin.to_owned(), event));
+        }
+        None
+    }
+
+    /// The join is there, or has failed: what was told meanwhile is taken.
+    pub async fn joined(&self, room: &RoomId) {
+        let told = self.joining.remove(room).map(|(_, told)| told);
+        let Ok(known) = self.joined_room(room).await else {
+            return;
+        };
+        for (origin, event) in told.into_iter().flatten() {
+            let (id, outcome) = self.receive(&origin, &known, &event).await;
+            if let Err(error) = outcome {
+                tracing::debug!(%origin, ?id, %error, "an event told during a join is not taken");
+            }
         }
     }
 
@@ -180,6 +239,9 @@ impl Receiver {
         if let Some(verdict) = self.known(room, &pdu).await? {
             return Ok(verdict);
         }
+        if self.is_past(room, &pdu).await? {
+            return Ok(Verdict::Known);
+        }
         let pdu = self.verified(room, object, pdu).await?;
         self.take(origin, room, pdu, Manner::default()).await
     }
@@ -199,7 +261,18 @@ impl Receiver {
         let _turn = self.turn(room.sid).await;
         self.store_outliers(room, std::mem::take(&mut gathered.outliers))
             .await?;
-        for between in std::mem::take(&mut gathered.between) {
+        let between = std::mem::take(&mut gathered.between);
+        if self
+            .unplaced(room, std::slice::from_ref(&pdu.event_id))
+            .await?
+            .is_empty()
+        {
+            return Ok(Verdict::Known);
+        }
+        if let Some(before) = self.missing_place(room, &pdu).await? {
+            return self.fill_in(room, pdu, between, &gathered, before).await;
+        }
+        for between in between {
             let id = between.event_id.clone();
             let outcome = self
                 .place(room, between, &gathered, Manner::default())

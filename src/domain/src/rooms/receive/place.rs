@@ -65,7 +65,7 @@ impl Receiver {
             return Ok(verdict);
         }
         if let Some(before) = self.missing_place(room, &pdu).await? {
-            return self.fill_in(room, pdu, gathered, before).await;
+            return self.fill_in(room, pdu, Vec::new(), gathered, before).await;
         }
         let mut nodes = Grown::new(self.inner());
         let (head, _) = self.head_of(room).await?;
@@ -116,7 +116,9 @@ impl Receiver {
         if rejected.is_none() {
             match inner.authorise_at(room, before.root, &pdu).await {
                 Ok(()) => {}
-                Err(RoomError::Forbidden(reason)) => rejected = Some(reason),
+                Err(RoomError::Forbidden(reason) | RoomError::BadContent(reason)) => {
+                    rejected = Some(reason);
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -259,6 +261,7 @@ impl Receiver {
                 nodes,
                 txn: None,
                 relayed: manner.relayed,
+                told: manner.told,
                 missing: judged.missing,
                 pdu: judged.pdu,
             })
@@ -284,7 +287,11 @@ impl Receiver {
         after.insert(judged.sid, judged.root_after);
         after.retain(|sid, _| extremities.iter().any(|(other, _, _)| other == sid));
         let roots: Vec<StateRoot> = after.values().copied().collect();
-        let root = self.inner().resolve(room, row.root, &roots, nodes).await?;
+        let fresh = Some((judged.sid, &judged.pdu));
+        let root = self
+            .inner()
+            .resolve(room, row.root, &roots, fresh, nodes)
+            .await?;
         Ok(NextHead {
             extremities,
             after,
@@ -373,6 +380,7 @@ impl Receiver {
                 nodes: Grown::new(inner),
                 txn: None,
                 relayed: false,
+                told: false,
                 missing: Vec::new(),
             })
             .await?;

@@ -60,7 +60,7 @@ impl Receiver {
         }
         let root = match roots.as_slice() {
             [] => None,
-            roots => inner.resolve(room, base, roots, nodes).await?,
+            roots => inner.resolve(room, base, roots, None, nodes).await?,
         };
         Ok(Before {
             root,
@@ -82,7 +82,16 @@ impl Inner {
     ) -> Result<StateRoot, RoomError> {
         let mut wanted: HashMap<StateKeySid, EventSid> = HashMap::with_capacity(state.len());
         for ids in state.chunks(500) {
-            for event in self.events.by_ids(view, ids).await?.into_iter().flatten() {
+            let events = self.events.by_ids(view, ids).await?;
+            let names: Vec<(String, String)> = events
+                .iter()
+                .flatten()
+                .filter_map(|event| {
+                    Some((event.pdu.kind.to_string(), event.pdu.state_key.clone()?))
+                })
+                .collect();
+            self.ids.intern_state_keys(&names).await?;
+            for event in events.into_iter().flatten() {
                 if event.room != room.sid || event.status == Status::Rejected {
                     continue;
                 }

@@ -24,7 +24,7 @@ use crate::{
         serve::{self, Form},
         visible::Viewer,
     },
-    schema::MembershipRow,
+    schema::{MembershipRow, Status},
     users::Ignored,
 };
 
@@ -109,9 +109,12 @@ impl Providers {
         let mut window = ask(reader, viewer, &ignored, request, span.round)
             .window(room, since, upto, span.full_state)
             .await?;
-        if !row.was_joined() {
+        let own = reader.event_by_sid(row.event).await?;
+        let outside = own
+            .as_ref()
+            .is_some_and(|event| event.status != Status::Visible);
+        if !row.was_joined() || outside {
             // An invite refused or withdrawn: the room's history is none of theirs.
-            let own = reader.event_by_sid(row.event).await?;
             window = Window {
                 events: own.into_iter().collect(),
                 limited: false,

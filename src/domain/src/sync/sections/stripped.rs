@@ -9,22 +9,9 @@ use super::{
 };
 use crate::{
     event::client,
-    rooms::{Reader, Room, visible::Viewer},
+    rooms::{Reader, Room, outside::STRIPPED, visible::Viewer},
     schema::MembershipRow,
 };
-
-/// State that says what a room is, for those outside. <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
-const STRIPPED: [&str; 9] = [
-    "m.room.create",
-    "m.room.name",
-    "m.room.avatar",
-    "m.room.topic",
-    "m.room.join_rules",
-    "m.room.canonical_alias",
-    "m.room.encryption",
-    "m.room.history_visibility",
-    "m.room.tombstone",
-];
 
 impl Providers {
     /// What an invited or knocking user may know of a room, and their own member event.
@@ -35,6 +22,11 @@ impl Providers {
         viewer: &Viewer,
         row: &MembershipRow,
     ) -> Result<Events, SyncError> {
+        if let Some(outside) = reader.outside(viewer.sid, room.sid).await? {
+            return Ok(Events {
+                events: outside.state,
+            });
+        }
         let root = reader.root_at(room.sid, row.position).await?;
         let mut events: Vec<Box<RawValue>> = Vec::new();
         for kind in STRIPPED {

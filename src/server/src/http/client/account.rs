@@ -35,7 +35,7 @@ use super::{
     },
     session::session_json,
 };
-use vatra_domain::flows::membership::leave_all;
+use vatra_domain::flows::leave::leave_all;
 
 use crate::wiring::App;
 
@@ -198,7 +198,7 @@ pub(super) async fn deactivate(
     Operation::by_password("deactivate", &(), &caller)
         .check(&app, request.auth.as_ref())
         .await?;
-    leave_all(&app.users, &app.rooms, &caller).await?;
+    leave_all(&app.users, &app.receiver, &caller).await?;
     app.users.deactivate(caller.sid).await?;
     Ok(deactivate::Response {
         id_server_unbind_result: ThirdPartyIdRemovalStatus::NoSupport,

@@ -4,6 +4,10 @@
 
 use std::sync::Arc;
 
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
 use ruma::{
     OwnedServerName, RoomId, UInt,
@@ -14,8 +18,6 @@ use ruma::{
                 get_alias::v3 as get_alias,
             },
             directory::{
-                get_public_rooms::v3 as get_public_rooms,
-                get_public_rooms_filtered::v3 as get_public_rooms_filtered,
                 get_room_visibility::v3 as get_room_visibility,
                 set_room_visibility::v3 as set_room_visibility,
             },
@@ -25,13 +27,18 @@ use ruma::{
     },
     directory::{Filter, RoomNetwork},
 };
+use serde::Deserialize;
+use serde_json::json;
 use vatra_domain::{
     flows::{FlowError, directory, elsewhere, public_rooms},
     rooms::Room,
     users::Requester,
 };
 
-use super::{super::error::Error, rooms::Seen};
+use super::{
+    super::{endpoint::Input, error::Error},
+    rooms::Seen,
+};
 use crate::wiring::App;
 
 pub(super) async fn create(
@@ -110,50 +117,71 @@ pub(super) async fn set_visibility(
     Ok(set_room_visibility::Response::new())
 }
 
-pub(super) async fn list(
-    app: App,
-    (): (),
-    request: get_public_rooms::Request,
-) -> Result<get_public_rooms::Response, Error> {
-    let page = Asked {
-        server: request.server,
+/// `GET /publicRooms`.
+pub(super) async fn list(app: App, (): (), input: Input) -> Result<Response, Error> {
+    let limit = input.param("limit").map(|limit| limit.parse::<UInt>());
+    let limit = limit.transpose();
+    let asked = Asked {
+        server: read_server(&input)?,
         filter: Filter::new(),
-        limit: request.limit,
-        since: request.since,
-    }
-    .page(&app)
-    .await?;
-    let mut response = get_public_rooms::Response::new(page.chunk);
-    response.next_batch = page.next;
-    response.prev_batch = page.previous;
-    response.total_room_count_estimate = UInt::try_from(page.total).ok();
-    Ok(response)
+        limit: limit.map_err(|_| Error::invalid_param("limit is a number"))?,
+        since: input.param("since"),
+    };
+    shown(asked.page(&app).await?)
 }
 
-pub(super) async fn search(
-    app: App,
-    _: Requester,
-    request: get_public_rooms_filtered::Request,
-) -> Result<get_public_rooms_filtered::Response, Error> {
-    let mut response = get_public_rooms_filtered::Response::new();
-    if let RoomNetwork::ThirdParty(_) = request.room_network {
+/// `POST /publicRooms`.
+pub(super) async fn search(app: App, _: Requester, input: Input) -> Result<Response, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        filter: Filter,
+        limit: Option<UInt>,
+        since: Option<String>,
+        #[serde(flatten)]
+        room_network: RoomNetwork,
+    }
+    let body: Body = input.read()?;
+    if let RoomNetwork::ThirdParty(_) = body.room_network {
         // No network is bridged by this server itself.
-        response.total_room_count_estimate = Some(UInt::MIN);
-        return Ok(response);
+        return Ok(Json(json!({ "chunk": [], "total_room_count_estimate": 0 })).into_response());
     }
-    let page = Asked {
-        server: request.server,
-        filter: request.filter,
-        limit: request.limit,
-        since: request.since,
+    let asked = Asked {
+        server: read_server(&input)?,
+        filter: body.filter,
+        limit: body.limit,
+        since: body.since,
+    };
+    shown(asked.page(&app).await?)
+}
+
+fn read_server(input: &Input) -> Result<Option<OwnedServerName>, Error> {
+    let server = input.param("server").map(OwnedServerName::try_from);
+    server
+        .transpose()
+        .map_err(|error| Error::invalid_param(&error.to_string()))
+}
+
+/// A page with every join rule written down, also the one that goes without saying: clients ask for it.
+fn shown(page: public_rooms::Page) -> Result<Response, Error> {
+    let mut chunk = Vec::with_capacity(page.chunk.len());
+    for room in page.chunk {
+        let mut looks = serde_json::to_value(&room).map_err(|error| Error::internal(&error))?;
+        if let Some(looks) = looks.as_object_mut() {
+            looks.insert("join_rule".to_owned(), json!(room.join_rule.as_str()));
+        }
+        chunk.push(looks);
     }
-    .page(&app)
-    .await?;
-    response.chunk = page.chunk;
-    response.next_batch = page.next;
-    response.prev_batch = page.previous;
-    response.total_room_count_estimate = UInt::try_from(page.total).ok();
-    Ok(response)
+    let mut answer = json!({ "chunk": chunk, "total_room_count_estimate": page.total });
+    if let Some(answer) = answer.as_object_mut() {
+        let tokens = [("next_batch", page.next), ("prev_batch", page.previous)];
+        answer.extend(
+            tokens
+                .into_iter()
+                .filter_map(|(name, token)| Some((name.to_owned(), json!(token?)))),
+        );
+    }
+    Ok(Json(answer).into_response())
 }
 
 struct Asked {

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, RoomId, RoomOrAliasId, UserId,
+    CanonicalJsonObject, OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
         ban_user::v3 as ban_user, forget_room::v3 as forget_room, joined_rooms::v3 as joined_rooms,
         kick_user::v3 as kick_user, leave_room::v3 as leave_room, unban_user::v3 as unban_user,
@@ -15,7 +15,13 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use vatra_domain::{
-    flows::membership::{self as flow, Change},
+    flows::{
+        invite::Invite,
+        join::{Join, target},
+        knock::knock as knock_on,
+        leave::leave as leave_it,
+        membership::{self as flow, Change},
+    },
     schema::Membership,
     sync::token::{BatchToken, OrderToken, SyncToken},
     users::Requester,
@@ -39,40 +45,47 @@ struct Reason {
 /// `POST /join/{room or alias}` and `POST /rooms/{room}/join`.
 pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     app.rates.join(caller.user.as_str())?;
-    let (room, body) = named(&app, &input).await?;
+    let (room, via, body) = named(&app, &input).await?;
     if body.third_party_signed.is_some() {
         return Err(Error::invalid_param(
             "this server knows no third-party invites",
         ));
     }
-    let change = Change {
+    let join = Join {
+        users: &app.users,
+        receiver: &app.receiver,
         by: &caller,
-        of: &caller.user,
-        room: &room,
         reason: body.reason.as_deref(),
+        more: body.more,
     };
-    change.join(&app.users, &app.rooms, body.more).await?;
+    join.join(&room, via).await?;
     Ok(Json(json!({ "room_id": room })).into_response())
 }
 
 pub(super) async fn knock(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     app.rates.join(caller.user.as_str())?;
-    let (room, body) = named(&app, &input).await?;
-    let change = Change {
-        by: &caller,
-        of: &caller.user,
-        room: &room,
-        reason: body.reason.as_deref(),
-    };
-    change.to(&app.users, &app.rooms, "knock").await?;
+    let (room, via, body) = named(&app, &input).await?;
+    let reason = body.reason.as_deref();
+    knock_on(&app.users, &app.receiver, &caller, &room, via, reason).await?;
     Ok(Json(json!({ "room_id": room })).into_response())
 }
 
-async fn named(app: &App, input: &Input) -> Result<(OwnedRoomId, Reason), Error> {
+/// The room that the path names, and servers that may be in it.
+async fn named(
+    app: &App,
+    input: &Input,
+) -> Result<(OwnedRoomId, Vec<OwnedServerName>, Reason), Error> {
     let name = RoomOrAliasId::parse(input.arg(0))
         .map_err(|error| Error::invalid_param(&error.to_string()))?;
     let body: Reason = input.read()?;
-    Ok((flow::resolve(&app.rooms, &name).await?, body))
+    let mut via = Vec::new();
+    for server in input.params("via").chain(input.params("server_name")) {
+        let server = OwnedServerName::try_from(server)
+            .map_err(|error| Error::invalid_param(&error.to_string()))?;
+        via.push(server);
+    }
+    let (room, via) = target(&app.receiver, &name, via).await?;
+    Ok((room, via, body))
 }
 
 /// Read by hand: an invite names a user or, which is not there yet, an e-mail address.
@@ -88,19 +101,17 @@ pub(super) async fn invite(app: App, caller: Requester, input: Input) -> Result<
     let of = body
         .user_id
         .ok_or_else(|| Error::bad_json("user_id is needed; invites by e-mail are not there yet"))?;
-    if of.server_name() != app.server_name {
-        return Err(Error::not_found("this server does not federate yet"));
-    }
-    if app.users.find(of.as_str()).await?.is_none() {
+    if of.server_name() == app.server_name && app.users.find(of.as_str()).await?.is_none() {
         return Err(Error::not_found("no such user"));
     }
-    let change = Change {
+    let invite = Invite {
         by: &caller,
         of: &of,
         room,
         reason: body.reason.as_deref(),
+        is_direct: false,
     };
-    change.to(&app.users, &app.rooms, "invite").await?;
+    invite.send(&app.users, &app.receiver).await?;
     Ok(Json(json!({})).into_response())
 }
 
@@ -109,9 +120,9 @@ pub(super) async fn leave(
     caller: Requester,
     request: leave_room::Request,
 ) -> Result<leave_room::Response, Error> {
-    flow::leave(
+    leave_it(
         &app.users,
-        &app.rooms,
+        &app.receiver,
         &caller,
         &request.room_id,
         request.reason.as_deref(),

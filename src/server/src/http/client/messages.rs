@@ -16,6 +16,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use vatra_domain::{
     event::filter,
+    flows::backfill,
     rooms::{Event, RoomError},
     schema::RoomOrder,
     sync::token::{OrderToken, SyncToken},
@@ -59,6 +60,14 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
     let to = match input.param("to") {
         Some(token) => Some(place(&seen, &token).await?),
         None => None,
+    };
+    let seen = if direction == Direction::Backward {
+        let start = from.0.min(newest.0);
+        backfill::before(&app.receiver, &seen.room, start, limit).await?;
+        // What was filled in is seen from now on.
+        Seen::new(&app, &caller, input.id(0)?).await?
+    } else {
+        seen
     };
     let ignored = app.users.ignored(caller.sid).await?;
     let page = Page {
@@ -219,7 +228,9 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
     let id: &ruma::EventId = input.id(1)?;
     let event = seen.event(id).await?;
     let filter = read_filter(&input)?;
-    let limit = match input.param("limit") {
+    let limit = match input.param("limit").as_deref() {
+        // Only the event itself.
+        Some("0") => 0,
         Some(_) => read_limit(&input, &filter)?,
         None => DEFAULT,
     };
@@ -239,13 +250,14 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
         ignored: &ignored,
         limit: limit.max(1),
     };
-    let (mut before, start) = half(limit.div_ceil(2)).back(here, None).await?;
-    let (mut later, end) = half(limit / 2).forward(after, newest).await?;
+    let (mut before, mut start) = half(limit.div_ceil(2)).back(here, None).await?;
+    let (mut later, mut end) = half(limit / 2).forward(after, newest).await?;
+    // Where to read on from is at the event itself, on a side of which nothing is shown.
     if limit < 2 {
-        later.clear();
+        (later, end) = (Vec::new(), None);
     }
     if limit == 0 {
-        before.clear();
+        (before, start) = (Vec::new(), None);
     }
     let last = later.last().unwrap_or(&event);
     let root = seen.reader.root_after(last).await?;

@@ -29,8 +29,8 @@ mod voip;
 
 use ruma::api::client::{
     account as ruma_account, backup as ruma_backup, context as ruma_context,
-    dehydrated_device as ruma_dehydrated, discovery as ruma_discovery, keys as ruma_keys,
-    knock as ruma_knock, membership as ruma_membership, message as ruma_message,
+    dehydrated_device as ruma_dehydrated, directory as ruma_directory, discovery as ruma_discovery,
+    keys as ruma_keys, knock as ruma_knock, membership as ruma_membership, message as ruma_message,
     presence as ruma_presence, profile as ruma_profile, read_marker as ruma_marker,
     receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
     session as ruma_session, space as ruma_space, state as ruma_state, sync as ruma_sync,
@@ -116,8 +116,8 @@ fn room_routes(routes: Routes) -> Routes {
         .add(directory::of_room)
         .add(directory::visibility)
         .add(directory::set_visibility)
-        .add(directory::list)
-        .add(directory::search)
+        .json::<ruma_directory::get_public_rooms::v3::Request, _, _, _>(directory::list)
+        .json::<ruma_directory::get_public_rooms_filtered::v3::Request, _, _, _>(directory::search)
         .add(rooms::create)
         .add(rooms::upgrade)
         .json::<ruma_message::send_message_event::v3::Request, _, _, _>(rooms::send)

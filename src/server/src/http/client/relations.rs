@@ -11,7 +11,8 @@ use ruma::{OwnedEventId, api::client::room::get_event_by_timestamp::v1 as get_ev
 use serde::Serialize;
 use serde_json::value::RawValue;
 use vatra_domain::{
-    rooms::{Event, at_time, threads},
+    flows::at_time::{Moment, nearest},
+    rooms::{Event, threads},
     schema::{EventSid, RelationRow, RoomOrder},
     sync::token::OrderToken,
     users::Requester,
@@ -93,14 +94,8 @@ pub(super) async fn at_time(
         ruma::api::Direction::Backward => Direction::Backward,
     };
     let (newest, ts) = (seen.end().await?, request.ts.0.into());
-    let found = at_time::at_time(
-        &seen.reader,
-        &seen.viewer,
-        &seen.room,
-        newest,
-        ts,
-        direction,
-    );
+    let moment = Moment { ts, direction };
+    let found = nearest(&app.receiver, &seen.viewer, &seen.room, newest, moment);
     let event = found
         .await?
         .ok_or_else(|| Error::not_found("there is no event on that side of the moment"))?;

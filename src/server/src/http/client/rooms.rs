@@ -21,7 +21,10 @@ use serde_json::json;
 use std::sync::Arc;
 use vatra_domain::{
     event::{build::Draft, client::client_json, relation::Relation},
-    flows::{content, create_room::create_room, directory::check_canonical, upgrade as flow},
+    flows::{
+        content, create_room::create_room, directory::check_canonical, member_state,
+        upgrade as flow,
+    },
     rooms::{
         Event, Reader, Room, RoomError, TxnKey,
         serve::{self, Form},
@@ -41,7 +44,7 @@ pub(super) async fn create(
 ) -> Result<create_room_request::Response, Error> {
     app.rates.join(caller.user.as_str())?;
     let version = &app.config.rooms.default_version;
-    let room_id = create_room(&app.users, &app.rooms, &caller, request, version).await?;
+    let room_id = create_room(&app.users, &app.receiver, &caller, request, version).await?;
     Ok(create_room_request::Response { room_id })
 }
 
@@ -204,14 +207,18 @@ pub(super) async fn set_state(
     {
         return Ok(Json(json!({ "event_id": event.pdu.event_id })).into_response());
     }
-    let draft = Draft {
-        sender: caller.user.clone(),
-        kind: TimelineEventType::from(kind),
-        state_key: Some(key.to_owned()),
-        content,
-        redacts: None,
+    let id = if kind == "m.room.member" {
+        member_state::set(&app.users, &app.receiver, &caller, room, key, content).await?
+    } else {
+        let draft = Draft {
+            sender: caller.user.clone(),
+            kind: TimelineEventType::from(kind),
+            state_key: Some(key.to_owned()),
+            content,
+            redacts: None,
+        };
+        app.rooms.send_one(room, draft, None).await?
     };
-    let id = app.rooms.send_one(room, draft, None).await?;
     Ok(Json(json!({ "event_id": id })).into_response())
 }
 

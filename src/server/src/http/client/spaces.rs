@@ -8,8 +8,9 @@ use ruma::RoomOrAliasId;
 use serde_json::json;
 use vatra_domain::{
     flows::{
-        FlowError, membership,
-        spaces::{self, Asked},
+        FlowError,
+        join::target,
+        spaces::{self, Asked, Viewer},
     },
     schema::Membership,
     users::Requester,
@@ -44,9 +45,14 @@ pub(super) async fn hierarchy(
         suggested_only,
     };
     let from = input.param("from");
-    let reader = app.rooms.reader();
-    let (rooms, next) =
-        spaces::hierarchy(&reader, caller.sid, input.id(0)?, asked, from.as_deref()).await?;
+    let (rooms, next) = spaces::hierarchy(
+        &app.receiver,
+        caller.sid,
+        input.id(0)?,
+        asked,
+        from.as_deref(),
+    )
+    .await?;
     let mut answer = serde_json::Map::new();
     answer.insert("rooms".to_owned(), json!(rooms));
     answer.extend(next.map(|next| ("next_batch".to_owned(), json!(next))));
@@ -62,14 +68,15 @@ pub(super) async fn summary(
     let name = RoomOrAliasId::parse(input.arg(0))
         .map_err(|error| Error::invalid_param(&error.to_string()))?;
     let hidden = || Error::not_found("no such room, or none that you may know of");
-    let id = match membership::resolve(&app.rooms, &name).await {
+    let id = match target(&app.receiver, &name, Vec::new()).await {
         Err(FlowError::UnknownAlias) => return Err(hidden()),
-        other => other?,
+        other => other?.0,
     };
     let reader = app.rooms.reader();
     let room = reader.room(&id).await?.ok_or_else(hidden)?;
     let viewer = caller.as_ref().map(|caller| caller.sid);
-    if !spaces::may_know(&reader, viewer, &room).await? {
+    let who = viewer.map_or(Viewer::Anyone, Viewer::User);
+    if !spaces::may_know(&reader, who, &room).await? {
         return Err(hidden());
     }
     let mut summary = spaces::summary(&reader, &room).await?;

@@ -3,11 +3,14 @@
 //!
 //! A handler's caller is the [`Origin`] whose signature was checked, or `()` where the spec wants no signature.
 
+mod history;
 mod keys;
 mod media;
+mod membership;
 mod openid;
 pub(crate) mod origin;
 mod query;
+mod spaces;
 mod transactions;
 mod user_keys;
 
@@ -29,6 +32,21 @@ pub(crate) fn routes() -> Routes {
         .signed(user_keys::devices)
         .signed(user_keys::query)
         .signed(user_keys::claim)
-        .signed(transactions::take);
-    media::routes(routes)
+        .signed(transactions::take)
+        .signed(membership::make_join)
+        .signed(membership::send_join)
+        .signed(membership::make_leave)
+        .signed(membership::send_leave)
+        .signed(membership::make_knock)
+        .signed(membership::send_knock)
+        .signed(membership::invite)
+        .signed(history::event)
+        .signed(history::event_auth)
+        .signed(history::state)
+        .signed(history::state_ids)
+        .signed(history::backfill)
+        .signed(history::missing_events)
+        .signed(history::at_time)
+        .signed_raw(spaces::hierarchy);
+    media::routes(membership::old(routes))
 }

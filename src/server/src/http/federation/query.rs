@@ -16,7 +16,7 @@ use ruma::{
     },
     directory::{Filter, RoomNetwork},
 };
-use vatra_domain::flows::{FlowError, membership::alias_target, public_rooms as list};
+use vatra_domain::flows::{elsewhere, public_rooms as list};
 
 use super::{super::error::Error, Origin};
 use crate::wiring::App;
@@ -59,12 +59,9 @@ pub(super) async fn directory(
     if request.room_alias.server_name() != app.server_name {
         return Err(Error::invalid_param("the alias is not one of this server"));
     }
-    let room = alias_target(&app.rooms, &request.room_alias).await?;
-    let room = room.ok_or(FlowError::UnknownAlias)?;
-    Ok(get_directory::Response::new(
-        room,
-        vec![app.server_name.clone()],
-    ))
+    let found = elsewhere::alias(&app.rooms, &app.remote, &request.room_alias);
+    let (room, servers) = found.await?;
+    Ok(get_directory::Response::new(room, servers))
 }
 
 pub(super) async fn public_rooms(

@@ -1,52 +1,19 @@
-//! Flows over the in-memory engine.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-use std::sync::Arc;
+//! What is done at once on one server, and what is left of that which fails.
 
 use futures::future::join_all;
 use ruma::{
     RoomVersionId, api::client::room::create_room::v3::Request, push::NewConditionalPushRule,
-    serde::Raw, server_name, user_id,
+    serde::Raw,
 };
 use serde_json::{json, value::to_raw_value};
-use vatra_store::{Direction, MemoryEngine, Options, Range, Store};
+use vatra_store::{Direction, Range};
 
-use super::{FlowError, create_room::create_room};
+use super::world::Net;
 use crate::{
-    clock::ManualClock,
-    event::signer::Signer,
-    ids::Ids,
-    random::SystemRandom,
-    rooms::{CacheSizes, Rooms},
-    schema::{ALIASES, ROOM_ALIASES, ROOM_HEADS, migrations},
-    users::{Requester, Users},
+    flows::{FlowError, create_room::create_room},
+    rooms::Rooms,
+    schema::{ALIASES, ROOM_ALIASES, ROOM_HEADS},
 };
-
-async fn server() -> (Users, Rooms, Requester) {
-    let engine = Arc::new(MemoryEngine::new());
-    let store = Store::open(engine, Options::default(), migrations())
-        .await
-        .unwrap();
-    let name = server_name!("test").to_owned();
-    let signer = Signer::from_der(name.clone(), &Signer::generate(), "1".to_owned()).unwrap();
-    let (ids, clock) = (Ids::new(store.clone(), 100), ManualClock::new(1_000));
-    let rooms = Rooms::new(
-        store.clone(),
-        ids.clone(),
-        clock.clone(),
-        Arc::new(signer),
-        CacheSizes::default(),
-    );
-    let users = Users::new(store, ids.clone(), clock, Arc::new(SystemRandom), name);
-    let user = user_id!("@alice:test").to_owned();
-    let alice = Requester {
-        sid: ids.intern_user(&user).await.unwrap(),
-        user,
-        device: "D".into(),
-        admin: false,
-    };
-    (users, rooms, alice)
-}
 
 async fn rows(rooms: &Rooms) -> (usize, usize, usize) {
     let (view, all) = (rooms.store().view(), Range::all);
@@ -67,11 +34,13 @@ async fn rows(rooms: &Rooms) -> (usize, usize, usize) {
 
 #[tokio::test]
 async fn who_loses_a_race_for_an_alias_makes_no_room() {
-    let (users, rooms, alice) = server().await;
+    let server = Net::default().server("test").await;
+    let alice = server.user("alice").await;
+    let (users, receiver, rooms) = (server.users, server.receiver, server.rooms);
     let calls = (0..8).map(|_| {
         let mut request = Request::new();
         request.room_alias_name = Some("tea".to_owned());
-        create_room(&users, &rooms, &alice, request, &RoomVersionId::V12)
+        create_room(&users, &receiver, &alice, request, &RoomVersionId::V12)
     });
     let (made, refused): (Vec<_>, Vec<_>) =
         join_all(calls).await.into_iter().partition(Result::is_ok);
@@ -88,26 +57,30 @@ async fn who_loses_a_race_for_an_alias_makes_no_room() {
 
 #[tokio::test]
 async fn a_room_that_cannot_be_finished_gives_its_alias_back() {
-    let (users, rooms, alice) = server().await;
+    let server = Net::default().server("test").await;
+    let alice = server.user("alice").await;
+    let (users, receiver, rooms) = (server.users, server.receiver, server.rooms);
     let mut request = Request::new();
     request.room_alias_name = Some("tea".to_owned());
     let mut bad = request.clone();
     // In version 12 a creator has no place in the power levels.
     let levels = to_raw_value(&json!({ "users": { "@alice:test": 100 } })).unwrap();
     bad.power_level_content_override = Some(Raw::from_json(levels));
-    create_room(&users, &rooms, &alice, bad, &RoomVersionId::V12)
+    create_room(&users, &receiver, &alice, bad, &RoomVersionId::V12)
         .await
         .unwrap_err();
     let (_, aliases, by_room) = rows(&rooms).await;
     assert_eq!((aliases, by_room), (0, 0));
-    create_room(&users, &rooms, &alice, request, &RoomVersionId::V12)
+    create_room(&users, &receiver, &alice, request, &RoomVersionId::V12)
         .await
         .unwrap();
 }
 
 #[tokio::test]
 async fn of_push_rules_changed_at_once_none_is_lost() {
-    let (users, _, alice) = server().await;
+    let server = Net::default().server("test").await;
+    let alice = server.user("alice").await;
+    let users = server.users;
     let calls = (0..8).map(|number| {
         let users = users.clone();
         async move {
