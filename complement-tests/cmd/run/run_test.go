@@ -92,7 +92,7 @@ func nothingLeft(t *testing.T) {
 			}
 		}
 	}
-	if orphans, err := network.Orphans(); err != nil || len(orphans) > 0 {
+	if orphans, err := network.Orphans(os.Getpid()); err != nil || len(orphans) > 0 {
 		t.Errorf("interfaces are left: %v %v", orphans, err)
 	}
 }
