@@ -9,8 +9,8 @@ import (
 )
 
 func TestAskingForATestThatIsNotThereIsAnError(t *testing.T) {
+	o := home(t, "# Head.\nmini TestZLast\n")
 	for _, pattern := range []string{"TestNope", "TestVersions/nosuchsub", "TestVersions/are_a_list/deeper", "TestNope/are_a_list"} {
-		o := home(t, "# Head.\nmini TestZLast\n")
 		o.pattern, o.add = pattern, true
 		out := red(t, o, 2, "no test is called "+pattern+", so nothing was tested")
 		if strings.Contains(out, " passed, ") {
@@ -20,7 +20,6 @@ func TestAskingForATestThatIsNotThereIsAnError(t *testing.T) {
 			t.Errorf("%s was added:\n%s", pattern, list)
 		}
 	}
-	o := home(t, "")
 	o.pattern = "Test("
 	red(t, o, 2, "missing closing )")
 }

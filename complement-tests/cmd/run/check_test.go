@@ -38,14 +38,14 @@ func TestALineThatFailsTwiceIsNotTriedAThirdTime(t *testing.T) {
 
 func TestATestThatHangsFailsAloneAndAllIsSummedUp(t *testing.T) {
 	o := home(t, "mini TestHangs\nmini TestVersions\nmini TestZLast\n")
-	o.check, o.timeout = true, 12*time.Second
+	o.check, o.timeout, o.pattern = true, 8*time.Second, "TestVersions|TestHangs|TestZLast"
 	t.Setenv("MINI_HANG", filepath.Join(o.home, "hangs"))
 	must(t, o, 1, "fail mini TestHangs", "pass mini TestZLast", "Failed twice:\n  mini TestHangs\n", "\n2 passed, 1 failed\n")
 }
 
 func TestTheLimitOfAllEndsARunWithASummary(t *testing.T) {
 	o := home(t, "mini TestHangs\nmini TestVersions\nmini TestZLast\n")
-	o.check, o.limit = true, 12*time.Second
+	o.check, o.limit, o.pattern = true, 12*time.Second, "TestVersions|TestHangs|TestZLast"
 	t.Setenv("MINI_HANG", filepath.Join(o.home, "hangs"))
 	out := red(t, o, 2, "mini: no time is left for its tests")
 	for _, line := range []string{"fail mini TestHangs", "Failed twice:\n  mini TestHangs\n  mini TestZLast\n", "\n1 passed, 2 failed\n"} {
@@ -56,10 +56,10 @@ func TestTheLimitOfAllEndsARunWithASummary(t *testing.T) {
 }
 
 func TestAProcessThatFailsBehindItsLastTestFailsThePackage(t *testing.T) {
+	o := home(t, "mini TestZLast\n")
 	for _, code := range []string{"1", "2"} {
-		for _, check := range []bool{true, false} {
-			o := home(t, "mini TestZLast\n")
-			o.check = check
+		for _, pattern := range []string{"", "TestZLast"} {
+			o.pattern, o.check = pattern, pattern != ""
 			t.Setenv("MINI_EXIT", code)
 			out := red(t, o, 2, "mini: its process ended with code "+code+" when no test was running")
 			if !strings.Contains(out, "pass mini TestZLast") {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,7 +20,32 @@ import (
 
 func TestMain(m *testing.M) {
 	sandbox.Main()
-	os.Exit(m.Run())
+	code := m.Run()
+	if fake.dir != "" {
+		os.RemoveAll(fake.dir)
+	}
+	os.Exit(code)
+}
+
+// fake is the fake server, built once for all tests.
+var fake struct {
+	once sync.Once
+	dir  string
+	err  error
+}
+
+func buildFake() (string, error) {
+	fake.once.Do(func() {
+		if fake.dir, fake.err = os.MkdirTemp("", "fakehs-"); fake.err != nil {
+			return
+		}
+		build := exec.Command("go", "build", "-o", fake.dir+"/fakehs", "complement-tests/cmd/fakehs")
+		build.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if output, err := build.CombinedOutput(); err != nil {
+			fake.err = fmt.Errorf("%w: %s", err, output)
+		}
+	})
+	return fake.dir + "/fakehs", fake.err
 }
 
 // home makes a folder like complement-tests/, with the entry script that is used for vatra too, and a fake server.
@@ -29,11 +55,9 @@ func home(t *testing.T, expected string) options {
 		t.Skip("network namespaces need root")
 	}
 	dir := t.TempDir()
-	binary := filepath.Join(dir, "fakehs")
-	build := exec.Command("go", "build", "-o", binary, "complement-tests/cmd/fakehs")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if output, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, output)
+	binary, err := buildFake()
+	if err != nil {
+		t.Fatal(err)
 	}
 	if err := os.CopyFS(filepath.Join(dir, "image"), os.DirFS("../../image")); err != nil {
 		t.Fatal(err)
