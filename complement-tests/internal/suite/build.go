@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"complement-tests/internal/scratch"
@@ -25,7 +26,7 @@ type Package struct {
 }
 
 // keptBuilds is how many compiled suites stay in the cache: those that were used last.
-const keptBuilds = 3
+const keptBuilds = 4
 
 // Build compiles the tests of packages, as seen from a module, and keeps them below a cache directory: the next time
 // nothing is compiled if the module and the compiler are the same. The packages stay there until release is called. The
@@ -104,7 +105,12 @@ func buildKey(ctx context.Context, module string, patterns []string) (string, er
 	if err != nil {
 		return "", err
 	}
-	sum := sha256.Sum256([]byte(module + "\n" + modules + env + strings.Join(patterns, " ")))
+	// Clones share what they compile, unless it depends on files beside the module.
+	place := ""
+	if strings.Contains(modules, "=>") || slices.ContainsFunc(patterns, func(p string) bool { return strings.HasPrefix(p, ".") }) {
+		place = module
+	}
+	sum := sha256.Sum256([]byte(place + "\n" + modules + env + strings.Join(patterns, " ")))
 	return hex.EncodeToString(sum[:8]), nil
 }
 
