@@ -2,29 +2,28 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"slices"
+	"time"
 
 	"complement-tests/internal/suite"
 )
 
-// checkExpected runs the tests of expected.txt, and those that fail once more. The code is 0 if each passed in one of
-// the two.
+// checkExpected runs everything, and once more the tests of expected.txt that failed. The code is 0 if each of the list
+// passed in one of the two; what passed beside is named, so that it gets into the list.
 func (r *runner) checkExpected(ctx context.Context, expected *suite.Expected) (int, error) {
 	if len(expected.Tests) == 0 {
 		return 2, fmt.Errorf("expected.txt names no test")
 	}
-	results := suite.Results{}
-	if err := r.these(ctx, expected.Tops(), results); err != nil {
-		return 2, err
-	}
+	began := time.Now()
+	results, _, faults := r.everything(ctx)
 	failing := expected.Failing(results, r.names())
-	if len(failing) > 0 {
+	if len(failing) > 0 && ctx.Err() == nil {
 		r.list("\nFailed; they are tried once more:", failing)
-		again := suite.Results{}
-		if err := r.these(ctx, (&suite.Expected{Tests: failing}).Tops(), again); err != nil {
-			return 2, err
-		}
+		again, err := r.these(ctx, failing)
+		faults = append(faults, err)
 		for _, test := range failing {
 			if again[test] == suite.Pass {
 				fmt.Fprintf(r.out, "Passed at the second try: %s\n", test)
@@ -32,11 +31,14 @@ func (r *runner) checkExpected(ctx context.Context, expected *suite.Expected) (i
 			}
 		}
 	}
+	if ctx.Err() != nil {
+		return 2, ctx.Err()
+	}
 	failing = expected.Failing(results, r.names())
-	r.list("\nFailed twice:", failing)
-	news := expected.News(results)
-	r.list("Passed and not in expected.txt (add them):", news)
-	fmt.Fprintf(r.out, "What the tests printed: %s\n", r.logs)
+	fmt.Fprintf(r.out, "\n%s\n%v on %d cores. What the tests printed: %s\n",
+		suite.Table(results), time.Since(began).Round(time.Second), runtime.NumCPU(), r.logs)
+	r.list("Failed twice:", failing)
+	r.list("Passed and not in expected.txt (add them):", expected.News(results))
 	total := 0
 	for _, test := range expected.Tests {
 		if r.has(test.Package) {
@@ -44,14 +46,19 @@ func (r *runner) checkExpected(ctx context.Context, expected *suite.Expected) (i
 		}
 	}
 	fmt.Fprintf(r.out, "%d passed, %d failed\n", total-len(failing), len(failing))
+	if err := errors.Join(faults...); err != nil {
+		return 2, err
+	}
 	if len(failing) > 0 {
 		return 1, nil
 	}
 	return 0, nil
 }
 
-// these runs exactly these tests, package by package.
-func (r *runner) these(ctx context.Context, tests []suite.Test, into suite.Results) error {
+// these runs the tests to which the given ones belong, package by package.
+func (r *runner) these(ctx context.Context, tests []suite.Test) (suite.Results, error) {
+	results := suite.Results{}
+	var faults []error
 	for _, pkg := range r.packages {
 		var own []suite.Test
 		for _, test := range tests {
@@ -62,13 +69,15 @@ func (r *runner) these(ctx context.Context, tests []suite.Test, into suite.Resul
 		if len(own) == 0 {
 			continue
 		}
-		results, err := r.one(ctx, pkg, suite.Pattern(own))
+		asked, err := suite.ParseSelection(suite.Pattern(own))
 		if err != nil {
-			return err
+			return results, err
 		}
-		into.Replace(nil, results)
+		these, err := r.one(ctx, pkg, asked)
+		results.Replace(nil, these)
+		faults = append(faults, err)
 	}
-	return nil
+	return results, errors.Join(faults...)
 }
 
 // names are the packages that were asked for; nil is all of them, also such as are in the list and do not exist.

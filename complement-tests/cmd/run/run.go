@@ -12,16 +12,23 @@ import (
 	"strings"
 	"time"
 
+	"complement-tests/internal/scratch"
 	"complement-tests/internal/suite"
 )
 
-// noSuite is the code that says that nothing was tested because there is no suite.
+// noSuite is the code that says that nothing was tested because the suite's source is not to be had here. Whatever else
+// keeps tests from running is an error: 2.
 const noSuite = 3
+
+// keptLogs is how many runs' logs stay in the cache.
+const keptLogs = 30
 
 // runner is one run: the packages, where they run, and what they print.
 type runner struct {
 	options
 	stage    *stage
+	asked    suite.Selection
+	deadline time.Time       // zero is never
 	packages []suite.Package // shadows the names in options
 	out      io.Writer
 	logs     string
@@ -30,38 +37,68 @@ type runner struct {
 
 // run does what the options say. The code is 0 if all that had to pass passed.
 func run(ctx context.Context, o options, out io.Writer) (code int, err error) {
-	packages, err := suite.Build(ctx, o.module, o.patterns, filepath.Join(o.cache, "tests"))
-	if err != nil {
-		return noSuite, fmt.Errorf("the suite cannot be compiled, so nothing was tested: %w", err)
+	r := &runner{options: o, out: out}
+	if o.limit > 0 {
+		r.deadline = time.Now().Add(o.limit)
 	}
-	if packages, err = chosen(packages, o.packages); err != nil {
+	if err := requirements(); err != nil {
+		return 2, err
+	}
+	if r.asked, err = suite.ParseSelection(o.pattern); err != nil {
+		return 2, err
+	}
+	packages, release, err := suite.Build(ctx, o.module, o.patterns, filepath.Join(o.cache, "tests"))
+	var unfetched *suite.Unfetched
+	if errors.As(err, &unfetched) {
+		return noSuite, fmt.Errorf("NOT RUN, 0 tests: %w", err)
+	}
+	if err != nil {
+		return 2, fmt.Errorf("the suite cannot be compiled, so nothing was tested: %w", err)
+	}
+	defer release()
+	if r.packages, err = chosen(packages, o.packages); err != nil {
 		return 2, err
 	}
 	expected, err := suite.ReadExpected(filepath.Join(o.home, "expected.txt"))
 	if err != nil {
 		return 2, err
 	}
-	logs := filepath.Join(o.cache, "logs")
-	if err := os.MkdirAll(logs, 0o755); err != nil {
+	var releaseLogs func()
+	if r.logs, releaseLogs, err = newLogs(o.cache); err != nil {
 		return 2, err
 	}
-	if logs, err = os.MkdirTemp(logs, time.Now().UTC().Format("20060102-150405-")); err != nil {
-		return 2, err
-	}
-	stage, err := newStage(o)
-	if err != nil {
+	defer releaseLogs()
+	if r.stage, err = newStage(o); err != nil {
 		return 2, err
 	}
 	defer func() {
-		if fault := stage.close(); fault != nil {
+		if fault := r.stage.close(); fault != nil {
 			err = errors.Join(err, fmt.Errorf("cleaning up: %w", fault))
 		}
 	}()
-	r := &runner{options: o, stage: stage, packages: packages, out: out, logs: logs}
 	if o.check {
 		return r.checkExpected(ctx, expected)
 	}
 	return r.all(ctx, expected)
+}
+
+// newLogs makes the folder for what this run's tests print, and removes those of runs long over.
+func newLogs(cache string) (dir string, release func(), err error) {
+	base := filepath.Join(cache, "logs")
+	if err := os.MkdirAll(base, 0o755); err != nil {
+		return "", nil, err
+	}
+	if dir, err = os.MkdirTemp(base, time.Now().UTC().Format("20060102-150405-")); err != nil {
+		return "", nil, err
+	}
+	if release, err = scratch.Hold(dir); err != nil {
+		return "", nil, err
+	}
+	if err := scratch.Prune(base, keptLogs); err != nil {
+		release()
+		return "", nil, err
+	}
+	return dir, release, nil
 }
 
 // chosen picks packages by name; none named picks all.
@@ -80,29 +117,40 @@ func chosen(packages []suite.Package, names []string) ([]suite.Package, error) {
 	return list, nil
 }
 
-// all runs the packages one after the other, and records if what ran was whole.
-func (r *runner) all(ctx context.Context, expected *suite.Expected) (int, error) {
-	began := time.Now()
-	results := suite.Results{}
-	var names []string
-	var faults []error
+// everything runs the packages one after the other. It tells which of them ran whole, and what was wrong with the others.
+func (r *runner) everything(ctx context.Context) (results suite.Results, whole []string, faults []error) {
+	results = suite.Results{}
 	for _, pkg := range r.packages {
-		these, err := r.one(ctx, pkg, r.pattern)
-		if ctx.Err() != nil {
-			return 2, ctx.Err()
-		}
+		these, err := r.one(ctx, pkg, r.asked)
+		results.Replace(nil, these)
 		if err != nil {
 			faults = append(faults, err)
-			continue
+		} else {
+			whole = append(whole, pkg.Name)
 		}
-		names = append(names, pkg.Name)
-		results.Replace(nil, these)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return results, whole, faults
+}
+
+// all runs what is asked for, and records if what ran was whole.
+func (r *runner) all(ctx context.Context, expected *suite.Expected) (int, error) {
+	began := time.Now()
+	results, whole, faults := r.everything(ctx)
+	if ctx.Err() != nil {
+		return 2, ctx.Err()
+	}
+	results = r.asked.Of(results)
+	if len(results) == 0 && len(faults) == 0 {
+		return 2, fmt.Errorf("no test is called %s, so nothing was tested", r.asked)
 	}
 	took := time.Since(began).Round(time.Second)
 	fmt.Fprintf(r.out, "\n%s\n%v on %d cores. What the tests printed: %s\n", suite.Table(results), took, runtime.NumCPU(), r.logs)
 	var failing []suite.Test
-	if r.pattern == "" {
-		failing = expected.Failing(results, names)
+	if r.asked.All() {
+		failing = expected.Failing(results, r.names())
 		r.list("Expected to pass, and did not:", failing)
 	}
 	news := expected.News(results)
@@ -110,8 +158,8 @@ func (r *runner) all(ctx context.Context, expected *suite.Expected) (int, error)
 	if r.add {
 		faults = append(faults, expected.Add(news))
 	}
-	if r.pattern == "" && !r.quick {
-		faults = append(faults, r.record(results, names, took))
+	if r.asked.All() && !r.quick {
+		faults = append(faults, r.record(results, whole, took))
 	}
 	passed, failed := count(results)
 	fmt.Fprintf(r.out, "%d passed, %d failed\n", passed, failed)
@@ -119,29 +167,45 @@ func (r *runner) all(ctx context.Context, expected *suite.Expected) (int, error)
 		return 2, err
 	}
 	// One who asks for a test wants to know of that test; the whole suite is held against the list.
-	if len(failing) > 0 || r.pattern != "" && failed > 0 {
+	if len(failing) > 0 || !r.asked.All() && failed > 0 {
 		return 1, nil
 	}
 	return 0, nil
 }
 
-// count counts tests without subtests. One that skipped itself is neither.
+// count counts tests without their parts: where subtests were asked for, these. One that skipped itself is neither.
 func count(results suite.Results) (passed, failed int) {
 	for test, outcome := range results {
-		if test.IsTop() && outcome == suite.Pass {
+		if !test.IsTop() && hasParent(results, test) {
+			continue
+		}
+		switch outcome {
+		case suite.Pass:
 			passed++
-		} else if test.IsTop() && outcome == suite.Fail {
+		case suite.Fail:
 			failed++
 		}
 	}
 	return passed, failed
 }
 
+func hasParent(results suite.Results, test suite.Test) bool {
+	for at, c := range test.Name {
+		if c != '/' {
+			continue
+		}
+		if _, there := results[suite.Test{Package: test.Package, Name: test.Name[:at]}]; there {
+			return true
+		}
+	}
+	return false
+}
+
 // one runs one package, and says how each test ended.
-func (r *runner) one(ctx context.Context, pkg suite.Package, pattern string) (suite.Results, error) {
+func (r *runner) one(ctx context.Context, pkg suite.Package, asked suite.Selection) (suite.Results, error) {
 	r.runs++
 	name := fmt.Sprintf("%02d-%s", r.runs, strings.ReplaceAll(pkg.Name, "/", "-"))
-	dir := filepath.Join(r.stage.dir, name)
+	dir := filepath.Join(r.stage.dir.Path, name)
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return nil, err
 	}
@@ -156,7 +220,7 @@ func (r *runner) one(ctx context.Context, pkg suite.Package, pattern string) (su
 	}
 	var failed []string // subtests of the test that is running
 	return suite.Run{
-		Env: r.stage.env(r.quick), Dir: dir, Pattern: pattern, Timeout: r.timeout, Log: log,
+		Env: r.stage.env(r.quick), Dir: dir, Asked: asked, Timeout: r.timeout, Deadline: r.deadline, Log: log,
 		Ended: func(test suite.Test, outcome suite.Outcome, took time.Duration) {
 			if !test.IsTop() {
 				if outcome == suite.Fail {
@@ -175,23 +239,39 @@ func (r *runner) one(ctx context.Context, pkg suite.Package, pattern string) (su
 	}.Package(ctx, pkg)
 }
 
-// record writes results.jsonl and the table in the README. The time is told of a run of all packages only.
-func (r *runner) record(results suite.Results, names []string, took time.Duration) error {
+// record writes results.jsonl and the table in the README, of the packages that ran whole. The time is told of a run of
+// all packages, and stays until the next such run.
+func (r *runner) record(results suite.Results, whole []string, took time.Duration) error {
 	file := filepath.Join(r.home, "results.jsonl")
 	recorded, err := suite.ReadResults(file)
 	if err != nil {
 		return err
 	}
-	recorded.Replace(names, results)
+	recorded.Replace(whole, results.In(whole))
 	if err := recorded.Write(file); err != nil {
 		return err
 	}
-	text := suite.Table(recorded)
-	if len(r.options.packages) == 0 {
-		text += fmt.Sprintf("\nThe last run of all packages took %v on %d cores, with servers of its own for each test.\n", took, runtime.NumCPU())
+	readme := filepath.Join(r.home, "README.md")
+	told, err := suite.ReadTable(readme)
+	if err != nil {
+		return err
 	}
-	return suite.WriteTable(filepath.Join(r.home, "README.md"), text)
+	line := ""
+	for each := range strings.Lines(told) {
+		if strings.HasPrefix(each, timeTold) {
+			line = each
+		}
+	}
+	if len(r.options.packages) == 0 && len(whole) == len(r.packages) {
+		line = fmt.Sprintf("%s %v on %d cores, with servers of its own for each test.\n", timeTold, took, runtime.NumCPU())
+	}
+	if line != "" {
+		line = "\n" + line
+	}
+	return suite.WriteTable(readme, suite.Table(recorded)+line)
 }
+
+const timeTold = "The last run of all packages took"
 
 func (r *runner) list(title string, tests []suite.Test) {
 	if len(tests) == 0 {

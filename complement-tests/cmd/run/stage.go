@@ -14,6 +14,7 @@ import (
 	"complement-tests/internal/api"
 	"complement-tests/internal/engine"
 	"complement-tests/internal/sandbox"
+	"complement-tests/internal/scratch"
 )
 
 // imageName is what the tests know the server by.
@@ -21,7 +22,7 @@ const imageName = "vatra"
 
 // stage is what the tests run on: an engine with the image, served on a socket, in a directory of this run's own.
 type stage struct {
-	dir    string
+	dir    *scratch.Dir
 	engine *engine.Engine
 	stop   context.CancelFunc
 	served chan error
@@ -29,12 +30,9 @@ type stage struct {
 
 // newStage prepares all of it. The binary is copied first, so that a build during the run does not change it.
 func newStage(o options) (s *stage, err error) {
-	if err := requirements(); err != nil {
-		return nil, err
-	}
 	s = &stage{served: make(chan error, 1)}
 	begun := s // an error's return sets s to nil
-	if s.dir, err = os.MkdirTemp("", fmt.Sprintf("complement-run-%d-", os.Getpid())); err != nil {
+	if s.dir, err = scratch.New(os.TempDir(), "complement-run-"); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -45,11 +43,11 @@ func newStage(o options) (s *stage, err error) {
 	if s.engine, err = engine.New(""); err != nil {
 		return nil, err
 	}
-	binary := filepath.Join(s.dir, "vatra")
+	binary := filepath.Join(s.dir.Path, "vatra")
 	if err := copyFile(o.binary, binary); err != nil {
 		return nil, fmt.Errorf("the server is not there; build it first: %w", err)
 	}
-	tree := filepath.Join(s.dir, "tree")
+	tree := filepath.Join(s.dir.Path, "tree")
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return nil, err
 	}
@@ -71,7 +69,7 @@ func newStage(o options) (s *stage, err error) {
 	return s, nil
 }
 
-func (s *stage) socket() string { return filepath.Join(s.dir, "docker.sock") }
+func (s *stage) socket() string { return filepath.Join(s.dir.Path, "docker.sock") }
 
 // close ends all that runs and removes all files of the run.
 func (s *stage) close() error {
@@ -83,7 +81,7 @@ func (s *stage) close() error {
 	if s.engine != nil {
 		faults = append(faults, s.engine.Close())
 	}
-	return errors.Join(append(faults, os.RemoveAll(s.dir))...)
+	return errors.Join(append(faults, s.dir.Remove())...)
 }
 
 // env is the environment of the tests: ours, without what would lead them to another engine.

@@ -14,11 +14,13 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"complement-tests/internal/scratch"
 )
 
 // Engine is safe for concurrent use.
 type Engine struct {
-	state *stateDir
+	state *scratch.Dir
 
 	mu         sync.Mutex
 	images     map[string]*Image
@@ -30,9 +32,12 @@ type Engine struct {
 // New returns an engine that keeps its files in a new directory below base; an empty base picks a place in memory if
 // there is room, and else the directory for temporary files.
 func New(base string) (*Engine, error) {
-	state, err := newStateDir(base)
+	if base == "" {
+		base = defaultBase()
+	}
+	state, err := scratch.New(base, prefix)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("engine: %w", err)
 	}
 	return &Engine{
 		state: state, images: map[string]*Image{}, containers: map[string]*Container{}, networks: map[string]*Network{},
@@ -40,7 +45,7 @@ func New(base string) (*Engine, error) {
 }
 
 // Dir is where the engine keeps its files.
-func (e *Engine) Dir() string { return e.state.path }
+func (e *Engine) Dir() string { return e.state.Path }
 
 // Close ends every container and removes everything.
 func (e *Engine) Close() error {
@@ -51,7 +56,7 @@ func (e *Engine) Close() error {
 	for _, network := range e.Networks(nil) {
 		faults = append(faults, e.RemoveNetwork(network.ID))
 	}
-	return errors.Join(append(faults, e.state.remove())...)
+	return errors.Join(append(faults, e.state.Remove())...)
 }
 
 // newID returns an id as Docker's: 64 hexadecimal digits.
@@ -68,7 +73,7 @@ func (e *Engine) next() int {
 
 // dir makes a directory for one image or container.
 func (e *Engine) dir(kind, id string) (string, error) {
-	path := filepath.Join(e.state.path, kind, id[:16])
+	path := filepath.Join(e.state.Path, kind, id[:16])
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return "", err
 	}

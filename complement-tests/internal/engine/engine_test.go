@@ -131,28 +131,3 @@ func TestACopyIsACopyAndImagesKeepTheirOwn(t *testing.T) {
 		t.Fatalf("files are left: %v", err)
 	}
 }
-
-func TestADeadEnginesFilesAreSweptAndALivingOnesAreNot(t *testing.T) {
-	base := t.TempDir()
-	dead, err := New(base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	living, err := New(base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	dead.state.lock.Close() // as the kernel does when a process is killed
-	third, err := New(base)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(dead.Dir()); err == nil {
-		t.Error("a dead engine's files are left")
-	}
-	if _, err := os.Stat(living.Dir()); err != nil {
-		t.Error("a living engine's files are gone")
-	}
-	living.Close()
-	third.Close()
-}

@@ -3,6 +3,8 @@ package network
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
@@ -48,7 +50,7 @@ func takeSlot() (*slot, error) {
 			return nil, err
 		}
 		if free {
-			return s, nil
+			return s, s.sign()
 		}
 		lock.Close()
 	}
@@ -82,6 +84,15 @@ func (s *slot) clear() (bool, error) {
 	return true, nil
 }
 
+// sign writes down whose the slot is; that stays until another takes it.
+func (s *slot) sign() error {
+	if err := s.lock.Truncate(0); err != nil {
+		return err
+	}
+	_, err := s.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())), 0)
+	return err
+}
+
 // release gives the slot back; its interfaces must be gone.
 func (s *slot) release() { s.lock.Close() }
 
@@ -96,9 +107,9 @@ func (s *slot) mac(host byte) string {
 	return fmt.Sprintf("02:42:0a:d5:%02x:%02x", s.number, host)
 }
 
-// Orphans lists the interfaces that runs which are over have left on this machine. A killed run leaves its bridges; the
-// next network that takes their slot removes them.
-func Orphans() ([]string, error) {
+// Orphans lists the interfaces that networks of one process, which are over, have left. A killed run leaves its bridges;
+// the next network that takes their slot removes them.
+func Orphans(pid int) ([]string, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
 		return nil, err
@@ -109,15 +120,28 @@ func Orphans() ([]string, error) {
 		if _, err := strconv.Atoi(number); err != nil || !strings.HasPrefix(each.Name, namePrefix) {
 			continue
 		}
-		lock, err := os.OpenFile(filepath.Join(lockDir, number), os.O_RDWR|syscall.O_CLOEXEC, 0)
-		if err != nil {
-			orphans = append(orphans, each.Name)
-			continue
-		}
-		if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if over, err := isOver(filepath.Join(lockDir, number), pid); err != nil {
+			return nil, err
+		} else if over {
 			orphans = append(orphans, each.Name)
 		}
-		lock.Close()
 	}
 	return orphans, nil
+}
+
+// isOver says that the last holder of a slot's lock was this process, and that it is not held now.
+func isOver(file string, pid int) (bool, error) {
+	lock, err := os.OpenFile(file, os.O_RDWR|syscall.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil // an interface that was named like ours by chance
+	}
+	if err != nil {
+		return false, err
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return false, nil
+	}
+	holder, err := io.ReadAll(lock)
+	return string(holder) == strconv.Itoa(pid), err
 }

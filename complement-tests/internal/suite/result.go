@@ -111,6 +111,17 @@ func (r Results) Replace(packages []string, with Results) {
 	}
 }
 
+// In picks the results of some packages.
+func (r Results) In(packages []string) Results {
+	picked := Results{}
+	for test, outcome := range r {
+		if slices.Contains(packages, test.Package) {
+			picked[test] = outcome
+		}
+	}
+	return picked
+}
+
 // writeFile replaces a file in one step.
 func writeFile(file string, content []byte) error {
 	next, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+"-")

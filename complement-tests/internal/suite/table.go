@@ -57,16 +57,30 @@ func Table(results Results) string {
 	return text + fmt.Sprintf("| **all** | %s | %s |\n", all.cells(), allSub.cells())
 }
 
+// ReadTable returns the text between the markers of a file.
+func ReadTable(file string) (string, error) {
+	_, text, _, err := cutTable(file)
+	return text, err
+}
+
 // WriteTable puts a text between the markers of a file.
 func WriteTable(file, text string) error {
-	content, err := os.ReadFile(file)
+	before, _, after, err := cutTable(file)
 	if err != nil {
 		return err
 	}
-	before, rest, begins := strings.Cut(string(content), tableBegin)
-	_, after, ends := strings.Cut(rest, tableEnd)
-	if !begins || !ends {
-		return fmt.Errorf("%s: the lines %s and %s are missing", file, tableBegin, tableEnd)
-	}
 	return writeFile(file, []byte(before+tableBegin+"\n"+text+tableEnd+after))
+}
+
+func cutTable(file string) (before, text, after string, err error) {
+	content, err := os.ReadFile(file)
+	if err != nil {
+		return "", "", "", err
+	}
+	before, rest, begins := strings.Cut(string(content), tableBegin)
+	text, after, ends := strings.Cut(rest, tableEnd)
+	if !begins || !ends {
+		return "", "", "", fmt.Errorf("%s: the lines %s and %s are missing", file, tableBegin, tableEnd)
+	}
+	return before, text, after, nil
 }

@@ -1,0 +1,7 @@
+//go:build !mini_drops
+
+package mini
+
+import "testing"
+
+func TestZLast(t *testing.T) {}
