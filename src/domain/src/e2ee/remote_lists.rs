@@ -154,6 +154,20 @@ impl E2ee {
         }
     }
 
+    /// Somebody has asked for the keys of a user with whom a room is shared, and they were not stored: changes matter from now on.
+    ///
+    /// # Errors
+    /// The store could not be read or written.
+    pub async fn asked_for(&self, user: &UserId) -> Result<(), E2eeError> {
+        let sid = self.inner.ids.intern_user(user).await?;
+        let view = self.store().view();
+        if !view.contains(&schema::REMOTE_LISTS, &sid).await? {
+            let row = RemoteListRow::default();
+            self.replace(Batch::new(), sid, None, row).await?;
+        }
+        Ok(())
+    }
+
     /// A device of a user of another server changed. Those who share a room with the user will ask for the keys; if the change does not
     /// follow on what is stored, the server will be asked for all of them.
     ///
@@ -167,8 +181,13 @@ impl E2ee {
         loop {
             let view = self.store().view();
             let mut batch = Batch::new();
+            let old = view.get(&schema::REMOTE_LISTS, &sid).await?;
+            if old.is_none() && change.keys.is_none() {
+                // Nobody has asked for this user's keys, and this brings none.
+                return Ok(());
+            }
             record(&view, &mut batch, sid).await?;
-            let Some(old) = view.get(&schema::REMOTE_LISTS, &sid).await? else {
+            let Some(old) = old else {
                 self.store().write(batch).await?;
                 return Ok(());
             };
@@ -242,6 +261,25 @@ impl E2ee {
                 };
                 batch.put(&schema::REMOTE_LISTS, user, &new);
             }
+        }
+        Ok(())
+    }
+
+    /// A user of another server is in a room here again: if something may have been missed since their keys were known, those who
+    /// share rooms with them are to ask anew.
+    ///
+    /// # Errors
+    /// The store could not be read.
+    pub async fn met_again(
+        &self,
+        view: &View,
+        batch: &mut Batch,
+        user: UserSid,
+        missed: bool,
+    ) -> Result<(), E2eeError> {
+        let row = view.get(&schema::REMOTE_LISTS, &user).await?;
+        if row.is_some_and(|row| missed || !row.current) {
+            record(view, batch, user).await?;
         }
         Ok(())
     }

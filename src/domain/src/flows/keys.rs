@@ -177,13 +177,12 @@ impl UserKeys {
         let mut found = BTreeMap::new();
         let (mut kept, mut passing) = (Vec::new(), Asked::new());
         for (user, devices) in users {
-            let shared = match kept.len() < MAX_LISTS {
-                true => self.shares(&user).await,
-                false => Ok(false),
-            };
-            match shared {
-                Ok(true) => kept.push((user, devices)),
-                Ok(false) => {
+            match self.shares(&user).await {
+                Ok(true) if kept.len() < MAX_LISTS => kept.push((user, devices)),
+                Ok(shared) => {
+                    if shared && let Err(error) = self.e2ee.asked_for(&user).await {
+                        return (Err(error.into()), false);
+                    }
                     passing.insert(user, devices);
                 }
                 Err(error) => return (Err(error.into()), false),
@@ -209,6 +208,9 @@ impl UserKeys {
                 },
                 // Not every server has lists, and what matters is the keys.
                 Err(NoKeys::Remote(RemoteError::Answered { .. })) => {
+                    if let Err(error) = self.e2ee.asked_for(&user).await {
+                        return (Err(error.into()), false);
+                    }
                     passing.insert(user, devices);
                 }
                 Err(NoKeys::Remote(_)) => all = false,

@@ -4,7 +4,7 @@
 //! - [`run`] takes the rows of [`schema::KEY_NEWS`], one a changed device, and puts a unit for each server of the user's rooms into the
 //!   federation sender's outbox, in one batch. Whatever is killed when, no change is untold.
 //! - [`KeyNews`] is the follower: where a user of another server leaves, or the last local user, what is stored of devices is
-//!   not current any more.
+//!   not current any more; where a local user joins, servers that hear of them for the first time are told of their devices.
 //!
 //! <https://spec.matrix.org/v1.19/server-server-api/#device-management>
 
@@ -33,6 +33,8 @@ const NAME: &str = "key_news";
 const PAGE: usize = 200;
 /// How many servers are told with one batch.
 const SERVERS: usize = 200;
+/// The most devices of a user that a server is told of at once.
+const MAX_DEVICES: usize = 100;
 /// The wait after a failure.
 const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -107,7 +109,7 @@ impl KeyNews {
 
     async fn tell(&self, news: &News) -> Result<(), FollowError> {
         let reader = self.rooms.reader();
-        let servers = self.audience(&reader, news.user).await?;
+        let servers = self.audience(&reader, news.user, None).await?;
         let units = match reader.user_id(news.user).await? {
             Some(user) if !servers.is_empty() => Some(self.unit(&reader, &user, news).await?),
             _ => None,
@@ -145,15 +147,16 @@ impl KeyNews {
         }
     }
 
-    /// The other servers of the user's rooms.
+    /// The other servers of the user's rooms, but for one of them.
     async fn audience(
         &self,
         reader: &Reader,
         user: UserSid,
+        but: Option<RoomSid>,
     ) -> Result<BTreeSet<OwnedServerName>, RoomError> {
         let mut servers = BTreeSet::new();
         for (room, row) in reader.rooms_of(user).await? {
-            if row.membership == Membership::Join {
+            if row.membership == Membership::Join && but != Some(room) {
                 servers.extend(reader.other_servers(room, usize::MAX).await?);
             }
         }
@@ -177,7 +180,9 @@ impl KeyNews {
             json!({ "edu_type": "m.signing_key_update", "content": without_nulls(content) })
         } else {
             let told = reader.view().get(&schema::TOLD_LISTS, &news.user).await?;
-            let content = self.device(user, news, keys, told);
+            let place = (news.user, news.device.clone());
+            let exists = reader.view().contains(&schema::DEVICES, &place).await?;
+            let content = self.device(user, news, keys, (told, exists));
             json!({ "edu_type": "m.device_list_update", "content": without_nulls(content) })
         };
         Ok(unit.to_string())
@@ -188,11 +193,11 @@ impl KeyNews {
         user: &OwnedUserId,
         news: &News,
         mut keys: KeysOf,
-        told: Option<Position>,
+        (told, exists): (Option<Position>, bool),
     ) -> Value {
         let keys = keys.devices.remove(&news.device);
         let shown = keys.map(|keys| Shown::new(&keys, self.names));
-        let deleted = shown.is_none().then_some(true);
+        let deleted = (!exists).then_some(true);
         let previous: Vec<u64> = told.into_iter().map(|told| told.0).collect();
         let (keys, name) = shown.map(|shown| (shown.keys, shown.name)).unzip();
         json!({
@@ -265,8 +270,9 @@ impl Follower for KeyNews {
         let mut parted = BTreeSet::new();
         for room in rooms {
             if store.changed_since(topic::members(room), since) {
-                let left = self.leavers(&reader, room, page).await?;
-                parted.extend(self.parted(&reader, room, &left).await?);
+                let moved = Moved::read(&reader, room, page).await?;
+                parted.extend(self.parted(&reader, room, &moved.left).await?);
+                self.joined(&reader, room, &moved, batch).await?;
             }
         }
         let parted: Vec<_> = parted.into_iter().collect();
@@ -299,31 +305,121 @@ impl KeyNews {
         Ok(found)
     }
 
-    /// Who left a room within a page: whom its events make leave, also if they came back at once, and whom its changes of state do.
-    async fn leavers(
+    /// What those who joined a room make known: of a user of another server something may have been missed while no room was shared;
+    /// servers that share no other room with a local user are told of the user's devices.
+    async fn joined(
         &self,
         reader: &Reader,
         room: RoomSid,
+        moved: &Moved,
+        batch: &mut Batch,
+    ) -> Result<(), FollowError> {
+        let own = self.rooms.server_name();
+        for user in &moved.joined {
+            let Some(sid) = reader.user_sid(user).await? else {
+                continue;
+            };
+            if user.server_name() != own {
+                let missed = moved.left.contains(user);
+                let met = self.e2ee.met_again(reader.view(), batch, sid, missed).await;
+                met.map_err(stored)?;
+                continue;
+            }
+            let mut servers = reader.other_servers(room, usize::MAX).await?;
+            if servers.is_empty() || !reader.is_joined(sid, room).await? {
+                continue;
+            }
+            let known = self.audience(reader, sid, Some(room)).await?;
+            servers.retain(|server| !known.contains(server));
+            if !servers.is_empty() {
+                self.introduce(reader, (user, sid), &servers).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells servers of all devices of a user. Numbered like the last change: nothing is new.
+    async fn introduce(
+        &self,
+        reader: &Reader,
+        (user, sid): (&OwnedUserId, UserSid),
+        servers: &[OwnedServerName],
+    ) -> Result<(), FollowError> {
+        let view = reader.view();
+        let at = view.get(&schema::DEVICE_LISTS, &sid).await?;
+        let range = Range::prefix(&(sid,));
+        let devices = view
+            .range(&schema::DEVICES, range, Direction::Forward, MAX_DEVICES)
+            .await?;
+        let mut units = Vec::new();
+        for ((_, device), _) in devices {
+            let news = News {
+                user: sid,
+                device,
+                at: at.unwrap_or(Position::ZERO),
+            };
+            units.push(self.unit(reader, user, &news).await?);
+        }
+        // Apart from the page, since a room can have thousands of servers; what is told twice does no harm.
+        for servers in servers.chunks(SERVERS) {
+            let mut batch = Batch::new();
+            for server in servers {
+                for (number, unit) in (0..).zip(units.clone()) {
+                    let server = server.to_string();
+                    batch.put_at_position(&schema::EDU_OUTBOX, move |position| {
+                        ((server, position, number), unit)
+                    });
+                }
+            }
+            batch.wake(topic::elsewhere());
+            self.rooms.store().write(batch).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Who came and who went in a room within a page of the log.
+#[derive(Default)]
+struct Moved {
+    left: BTreeSet<OwnedUserId>,
+    joined: BTreeSet<OwnedUserId>,
+}
+
+impl Moved {
+    /// Whom the page's events make come and go, also if they came back at once, and whom its changes of state do.
+    async fn read(
+        reader: &Reader,
+        room: RoomSid,
         page: &[(Position, LogRow)],
-    ) -> Result<BTreeSet<OwnedUserId>, RoomError> {
+    ) -> Result<Self, RoomError> {
+        let mut moved = Self::default();
         let (Some((first, _)), Some((last, _))) = (page.first(), page.last()) else {
-            return Ok(BTreeSet::new());
+            return Ok(moved);
         };
         let since = Position(first.0.saturating_sub(1));
-        let changes = reader.member_changes(room, since, *last).await?;
-        let changes = changes.into_iter().filter(|change| !change.joined);
-        let mut left: BTreeSet<_> = changes.map(|change| change.user).collect();
+        for change in reader.member_changes(room, since, *last).await? {
+            let users = if change.joined {
+                &mut moved.joined
+            } else {
+                &mut moved.left
+            };
+            users.insert(change.user);
+        }
         for (_, row) in page.iter().filter(|(_, row)| row.room == room) {
             let Some(event) = reader.event_by_sid(row.event).await? else {
                 continue;
             };
-            if event.pdu.kind == TimelineEventType::RoomMember
-                && membership_of(&event.pdu) != Some(Membership::Join)
-            {
-                let user = event.pdu.state_key.as_deref();
-                left.extend(user.and_then(|user| UserId::parse(user).ok()));
+            if event.pdu.kind != TimelineEventType::RoomMember {
+                continue;
+            }
+            let user = event.pdu.state_key.as_deref();
+            let user = user.and_then(|user| UserId::parse(user).ok());
+            if membership_of(&event.pdu) != Some(Membership::Join) {
+                moved.left.extend(user);
+            } else if let Some(user) = user.filter(|user| moved.left.contains(user)) {
+                moved.joined.insert(user);
             }
         }
-        Ok(left)
+        Ok(moved)
     }
 }

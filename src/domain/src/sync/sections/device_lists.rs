@@ -120,6 +120,7 @@ async fn met(
             continue;
         }
         if !was {
+            // The viewer among them: their other devices may be new to whoever is in the room.
             met.newly.extend(joined(reader, *room).await?);
             continue;
         }
@@ -150,7 +151,6 @@ async fn met(
         }
         met.parted.extend(still);
     }
-    met.newly.remove(&viewer.sid);
     Ok(met)
 }
 

@@ -94,3 +94,72 @@ async fn a_message_to_a_device_that_is_none_is_refused_before_anything_is_sent()
     alice.send_to("2", &bob, "*", json!({ "number": 2 })).await;
     assert_eq!(received(&bob, 1).await, [2]);
 }
+
+/// Asks for the keys of all devices of another user.
+async fn devices_of(user: &User, other: &User) -> Vec<String> {
+    let asked = json!({ "device_keys": { &other.id: [] } });
+    let keys = user.post("/keys/query", asked).await;
+    let devices = keys["device_keys"][&other.id].as_object();
+    devices
+        .into_iter()
+        .flat_map(|them| them.keys().cloned())
+        .collect()
+}
+
+/// Syncs until the other user's keys are said to have changed; gives the token.
+async fn changed(user: &User, mut since: String, other: &User) -> String {
+    for _ in 0..20 {
+        let sync = user.get(&format!("/sync?timeout=1000&since={since}")).await;
+        since = token(&sync);
+        let users = sync["device_lists"]["changed"].as_array();
+        let mut users = users.into_iter().flatten();
+        if users.any(|user| *user == other.id.as_str()) {
+            return since;
+        }
+    }
+    panic!("{} hears nothing of {}", user.id, other.id);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changed_keys_are_told_to_servers_that_share_a_room_and_asked_for_anew_after_a_gap() {
+    let authority = Authority::new();
+    let (here, mut there) = (authority.server().await, authority.server().await);
+    let (alice, bob) = (here.register("alice").await, there.register("bob").await);
+    Device::with_keys(&bob, 0).await;
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    let since = token(&alice.sync(None).await);
+    let join = format!(
+        "/join/{}?via={}",
+        encoded(&room),
+        encoded(&here.config().server_name)
+    );
+    bob.post(&join, json!({})).await;
+    let since = changed(&alice, since, &bob).await;
+    let kept = std::slice::from_ref(&bob.device);
+    assert_eq!(devices_of(&alice, &bob).await, kept);
+
+    let second = there.login("bob").await;
+    Device::with_keys(&second, 0).await;
+    let since = changed(&alice, since, &bob).await;
+    let mut both = vec![bob.device.clone(), second.device.clone()];
+    both.sort();
+    assert_eq!(devices_of(&alice, &bob).await, both);
+    second.post("/logout", json!({})).await;
+    let since = changed(&alice, since, &bob).await;
+    // Known here: nobody has to be asked.
+    assert_eq!(devices_of(&alice, &bob).await, kept);
+
+    // While no room is shared nothing is told, so that what was known is not handed out any more.
+    let leave = format!("/rooms/{}/leave", encoded(&room));
+    bob.post(&leave, json!({})).await;
+    let third = there.login("bob").await;
+    Device::with_keys(&third, 0).await;
+    bob.post(&join, json!({})).await;
+    changed(&alice, since, &bob).await;
+    let mut both = vec![bob.device.clone(), third.device.clone()];
+    both.sort();
+    assert_eq!(devices_of(&alice, &bob).await, both);
+    // Current again: their server may be away.
+    there.stop().await;
+    assert_eq!(devices_of(&alice, &bob).await, both);
+}
