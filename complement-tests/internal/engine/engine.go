@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"sync"
 
+	"complement-tests/internal/network"
 	"complement-tests/internal/scratch"
 )
 
@@ -38,6 +39,9 @@ func New(base string) (*Engine, error) {
 	state, err := scratch.New(base, prefix)
 	if err != nil {
 		return nil, fmt.Errorf("engine: %w", err)
+	}
+	if err := network.Sweep(); err != nil {
+		return nil, errors.Join(fmt.Errorf("engine: what killed runs left: %w", err), state.Remove())
 	}
 	return &Engine{
 		state: state, images: map[string]*Image{}, containers: map[string]*Container{}, networks: map[string]*Network{},

@@ -182,3 +182,30 @@ func TestWhatAKilledRunLeftIsClearedAway(t *testing.T) {
 		t.Skipf("another run took the slot meanwhile: %s, not %s", again.slot.bridge(), bridge)
 	}
 }
+
+func TestWhatAKilledRunLeftIsSweptWhereverItIs(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("bridges need root")
+	}
+	nobody := func(string) (netip.Addr, bool) { return netip.Addr{}, false }
+	dead, err := New(nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	living, err := New(nobody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer living.Close()
+	dead.names.close()
+	dead.slot.release() // as the kernel does when a process is killed; the bridge stays
+	if err := Sweep(); err != nil {
+		t.Fatal(err)
+	}
+	if orphans, err := Orphans(os.Getpid()); err != nil || len(orphans) > 0 {
+		t.Fatalf("left: %v %v", orphans, err)
+	}
+	if _, err := net.InterfaceByName(living.slot.bridge()); err != nil {
+		t.Fatalf("what is in use was swept: %v", err)
+	}
+}

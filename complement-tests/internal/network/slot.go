@@ -84,6 +84,41 @@ func (s *slot) clear() (bool, error) {
 	return true, nil
 }
 
+// Sweep removes the interfaces that killed runs left, in whatever slot: the next network takes the first slot that is free,
+// which need not be theirs.
+func Sweep() error {
+	interfaces, err := net.Interfaces()
+	if err != nil {
+		return err
+	}
+	for _, each := range interfaces {
+		number, err := strconv.Atoi(strings.TrimPrefix(each.Name, namePrefix))
+		if err != nil || !strings.HasPrefix(each.Name, namePrefix) {
+			continue
+		}
+		if err := sweepSlot(number); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func sweepSlot(number int) error {
+	lock, err := os.OpenFile(filepath.Join(lockDir, strconv.Itoa(number)), os.O_RDWR|syscall.O_CLOEXEC, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // an interface that was named like ours by chance
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
+		return nil
+	}
+	_, err = (&slot{number: number, lock: lock}).clear()
+	return err
+}
+
 // sign writes down whose the slot is; that stays until another takes it.
 func (s *slot) sign() error {
 	if err := s.lock.Truncate(0); err != nil {
@@ -108,7 +143,7 @@ func (s *slot) mac(host byte) string {
 }
 
 // Orphans lists the interfaces that networks of one process, which are over, have left. A killed run leaves its bridges;
-// the next network that takes their slot removes them.
+// [Sweep] removes them, and so does the next network that takes their slot.
 func Orphans(pid int) ([]string, error) {
 	interfaces, err := net.Interfaces()
 	if err != nil {
