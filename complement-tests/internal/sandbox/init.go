@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 )
@@ -20,6 +21,13 @@ const (
 func Main() {
 	if len(os.Args) == 0 || os.Args[0] != initName {
 		return
+	}
+	// The kernel keeps for each thread what to do at the parent's end, and Start told it the first one only: the thread that
+	// becomes the program must be told too, and stay the one.
+	runtime.LockOSThread()
+	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, syscall.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0); errno != 0 {
+		fmt.Fprintf(os.Stderr, "sandbox: the signal at the parent's end: %v\n", errno)
+		os.Exit(127)
 	}
 	syscall.CloseOnExec(statusDescriptor)
 	status := os.NewFile(statusDescriptor, "status")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
@@ -114,5 +115,20 @@ func TestWhatCannotStartSaysWhy(t *testing.T) {
 	_, err := Start(Spec{Root: t.TempDir(), Hostname: "box", Env: []string{"PATH=/usr/bin"}, Args: []string{"no-such-program"}}, nil, nil, nil)
 	if err == nil || !strings.Contains(err.Error(), "no-such-program: not found in PATH") {
 		t.Fatalf("%v", err)
+	}
+}
+
+// The kernel forgets at an exec what it was to do at the parent's end if another thread does the exec than was told.
+func TestEveryProgramEndsWithItsParent(t *testing.T) {
+	if _, err := os.Stat("/usr/bin/perl"); err != nil || runtime.GOARCH != "amd64" {
+		t.Skip("it asks prctl by perl, with amd64's numbers")
+	}
+	for range 100 {
+		// PR_GET_PDEATHSIG
+		process, out := shell(t, t.TempDir(), `exec perl -e '$s = pack("i", 0); syscall(157, 2, $s); print unpack("i", $s)'`)
+		wait(t, process)
+		if out.String() != "9" {
+			t.Fatalf("the signal at the parent's end is %q", out.String())
+		}
 	}
 }
