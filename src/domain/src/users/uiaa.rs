@@ -7,6 +7,7 @@
 use std::collections::BTreeSet;
 
 use dashmap::DashMap;
+use sha2::{Digest, Sha256};
 
 use crate::random::{Random, token};
 
@@ -23,7 +24,8 @@ pub struct Sessions {
 
 #[derive(Debug, Clone)]
 struct Session {
-    operation: String,
+    /// A hash: an operation's parameters can be as large as a request.
+    operation: [u8; 32],
     completed: BTreeSet<String>,
     started: u64,
 }
@@ -45,7 +47,7 @@ impl Sessions {
         }
         let id = token(random, 24);
         let session = Session {
-            operation: operation.to_owned(),
+            operation: hash(operation),
             completed: BTreeSet::new(),
             started: now,
         };
@@ -56,8 +58,8 @@ impl Sessions {
     /// What a session has completed; `None` if there is no such session for this operation.
     pub fn completed(&self, id: &str, operation: &str, now: u64) -> Option<Vec<String>> {
         let session = self.sessions.get(id)?;
-        let valid =
-            session.operation == operation && now.saturating_sub(session.started) < LIFETIME_MS;
+        let valid = session.operation == hash(operation)
+            && now.saturating_sub(session.started) < LIFETIME_MS;
         valid.then(|| session.completed.iter().cloned().collect())
     }
 
@@ -72,6 +74,10 @@ impl Sessions {
     pub fn end(&self, id: &str) {
         self.sessions.remove(id);
     }
+}
+
+fn hash(operation: &str) -> [u8; 32] {
+    Sha256::digest(operation.as_bytes()).into()
 }
 
 #[cfg(test)]

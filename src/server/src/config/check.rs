@@ -47,10 +47,10 @@ impl Config {
         }
         let registration = &self.registration;
         let open = registration.open && registration.token.is_empty();
-        if open
-            && !self.client.listen.ip().is_loopback()
-            && !registration.allow_open_on_public_address
-        {
+        // Both listeners serve every API.
+        let public = !self.client.listen.ip().is_loopback()
+            || (self.federation.enabled && !self.federation.listen.ip().is_loopback());
+        if open && public && !registration.allow_open_on_public_address {
             return refuse(
                 "registration.open",
                 "anyone who reaches this address could register. Set registration.token, or set \

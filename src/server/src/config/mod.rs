@@ -276,6 +276,24 @@ impl Default for Federation {
     }
 }
 
+/// Keys whose values are lists.
+const LISTS: [&str; 4] = [
+    "client.trusted_proxies",
+    "federation.allowed_networks",
+    "federation.trusted_key_servers",
+    "turn.uris",
+];
+
+/// The environment, lists apart from all else.
+fn variables() -> (Variables, Variables) {
+    let names = LISTS.map(|key| format!("VATRA__{}", key.replace('.', "__").to_uppercase()));
+    let all = std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    all.partition(|(name, _)| names.contains(&name.to_uppercase()))
+}
+
+type Variables = config::Map<String, String>;
+
 macro_rules! default_section {
     ($($section:ident => $field:ident),* $(,)?) => {$(
         impl Default for $section {
@@ -304,16 +322,20 @@ impl Config {
             let source = config::File::from(file).format(config::FileFormat::Toml);
             builder = builder.add_source(source);
         }
-        let environment = config::Environment::with_prefix("VATRA")
-            .prefix_separator("__")
-            .separator("__")
-            .list_separator(",")
-            .with_list_parse_key("client.trusted_proxies")
-            .with_list_parse_key("federation.allowed_networks")
-            .with_list_parse_key("federation.trusted_key_servers")
-            .with_list_parse_key("turn.uris");
+        let environment = || {
+            config::Environment::with_prefix("VATRA")
+                .prefix_separator("__")
+                .separator("__")
+        };
+        let (lists, others) = variables();
+        // Only lists are taken apart: a password that looks like a number stays as it is.
+        let lists = LISTS.iter().fold(
+            environment().source(Some(lists)).list_separator(","),
+            |lists, key| lists.with_list_parse_key(key),
+        );
         let read = builder
-            .add_source(environment.try_parsing(true))
+            .add_source(environment().source(Some(others)))
+            .add_source(lists.try_parsing(true))
             .build()
             .and_then(config::Config::try_deserialize::<Self>)
             .map_err(|error| ConfigError::unreadable(file, &error))?;
@@ -386,6 +408,11 @@ mod tests {
         );
         read(&format!("{open}allow_open_on_public_address = true")).unwrap();
         read(&format!("{open}token = \"secret\"")).unwrap();
+        // The other listener serves the same.
+        let federation = "[federation]\nenabled = true\nlisten = \"0.0.0.0:8448\"\n[registration]\nopen = true\n";
+        let error = read(federation).unwrap_err().to_string();
+        assert!(error.contains("registration.open"), "{error}");
+        read(&federation.replace("enabled = true", "enabled = false")).unwrap();
     }
 
     #[test]

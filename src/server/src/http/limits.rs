@@ -22,6 +22,9 @@ type Keyed = RateLimiter<String, DashMapStateStore<String>, DefaultClock>;
 /// How many keys a kind remembers before the full buckets are forgotten.
 const KEYS: usize = 10_000;
 
+/// How many invitations someone can send at once.
+const INVITES: u32 = 30;
+
 /// How much of a name is looked at: as much as a user id can have.
 const LONGEST: usize = 255;
 
@@ -57,7 +60,7 @@ impl Rates {
             register: per_second(1, 40),
             send: per_second(20, 200),
             join: per_second(1, 30),
-            invite: per_second(1, 30),
+            invite: per_second(1, INVITES),
             media: per_second(10, 100),
         }
     }
@@ -99,21 +102,40 @@ impl Rates {
         self.check(&self.invite, user)
     }
 
+    /// So many invitations by `user` at once. More than the most at once count as the most.
+    pub(crate) fn invites(&self, user: &str, count: usize) -> Result<(), Error> {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(INVITES);
+        match NonZeroU32::new(count) {
+            Some(count) => self.check_many(&self.invite, user, count),
+            None => Ok(()),
+        }
+    }
+
     /// An upload by `user`.
     pub(crate) fn media(&self, user: &str) -> Result<(), Error> {
         self.check(&self.media, user)
     }
 
     fn check(&self, limiter: &Keyed, key: &str) -> Result<(), Error> {
+        self.check_many(limiter, key, NonZeroU32::MIN)
+    }
+
+    /// `count` is no more than the limiter's burst.
+    fn check_many(&self, limiter: &Keyed, key: &str, count: NonZeroU32) -> Result<(), Error> {
         if !self.enabled {
             return Ok(());
         }
         if limiter.len() > KEYS {
             limiter.retain_recent();
         }
-        limiter
-            .check_key(&key.to_owned())
-            .map_err(|until| Error::limited(until.wait_time_from(DefaultClock::default().now())))
+        match limiter.check_key_n(&key.to_owned(), count) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(until)) => {
+                let wait = until.wait_time_from(DefaultClock::default().now());
+                Err(Error::limited(wait))
+            }
+            Err(never) => Err(Error::internal(&never)),
+        }
     }
 }
 

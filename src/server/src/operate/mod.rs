@@ -100,7 +100,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
             Ok(vec![format!("{user} can log in")])
         }
         Command::SetPassword { name, password } => {
-            let user = find(app, &name).await?;
+            let user = find_active(app, &name).await?;
             users.set_password(user.sid, password).await.map_err(told)?;
             users.logout_all(user.sid, None).await.map_err(told)?;
             Ok(vec![format!(
@@ -117,7 +117,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
             Ok(vec![format!("{} is deactivated", user.user)])
         }
         Command::SetAdmin { name, admin } => {
-            let user = find(app, &name).await?;
+            let user = find_active(app, &name).await?;
             users.set_admin(user.sid, admin).await.map_err(told)?;
             let now = if admin {
                 "may use"
@@ -129,6 +129,17 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
         Command::Backup { folder } => backup::backup(app, &folder).await,
         Command::Check { repair } => check(app, repair).await,
     }
+}
+
+/// A user whose account was not deactivated.
+async fn find_active(app: &App, name: &str) -> Result<Requester, String> {
+    let user = find(app, name).await?;
+    let account = app.users.account(user.sid).await;
+    let account = account.map_err(|error| error.to_string())?;
+    if account.is_none_or(|account| account.deactivated) {
+        return Err(format!("{} is deactivated", user.user));
+    }
+    Ok(user)
 }
 
 async fn find(app: &App, name: &str) -> Result<Requester, String> {

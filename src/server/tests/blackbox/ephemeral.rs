@@ -117,6 +117,9 @@ async fn presence_is_seen_by_those_who_share_a_room(server: Server) {
     let (alice, bob, _) = two_in_a_room(&server).await;
     let carol = server.register("carol").await;
     let path = format!("/presence/{}/status", encoded(&bob.id));
+    let long = json!({ "presence": "online", "status_msg": "x".repeat(2049) });
+    let request = bob.request(Method::PUT, &path).json(&long);
+    refused(request, 400, "M_BAD_JSON").await;
     bob.put(
         &path,
         json!({ "presence": "unavailable", "status_msg": "tea" }),

@@ -167,3 +167,33 @@ async fn names_and_registration_tokens_cannot_be_tried_one_after_the_other() {
         assert!(refused(asked).await > 0, "{path}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn invitations_are_limited_in_whatever_way_they_are_sent() {
+    let server = limited_server().await;
+    let alice = server.register("alice").await;
+    let users = |from: usize, count: usize| -> Vec<String> {
+        (from..from + count)
+            .map(|number| format!("@user{number}:localhost"))
+            .collect()
+    };
+    let make = |invite: Vec<String>| {
+        let body = json!({ "preset": "private_chat", "invite": invite });
+        alice.request(Method::POST, "/createRoom").json(&body)
+    };
+    let (status, body) = answer(make(users(0, 101))).await;
+    assert_eq!((status, &body["errcode"]), (400, &json!("M_BAD_JSON")));
+    let room = succeeds(make(users(0, 20))).await;
+    let room = room["room_id"].as_str().unwrap();
+    assert_eq!(refused([make(users(0, 20))].into_iter()).await, 1);
+    let path = |user: &String| {
+        let (room, user) = (encoded(room), encoded(user));
+        format!("/rooms/{room}/state/m.room.member/{user}")
+    };
+    let invite = json!({ "membership": "invite" });
+    let by_state = users(50, 20);
+    let by_state = by_state
+        .iter()
+        .map(|user| alice.request(Method::PUT, &path(user)).json(&invite));
+    assert!(refused(by_state).await > 0);
+}

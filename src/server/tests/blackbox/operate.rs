@@ -76,6 +76,10 @@ async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
         .request(Method::POST, "/_matrix/client/v3/login")
         .json(&login);
     refused(request, 403, "M_USER_DEACTIVATED").await;
+    for (command, line) in [("password", "another long one\n"), ("admin", "")] {
+        let (success, printed) = vatra(&config, &["user", command, "anna"], line).await;
+        assert!(!success && printed.contains("is deactivated"), "{printed}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -349,3 +349,29 @@ async fn without_settings_it_can_be_tried_on_this_machine_and_says_how() {
     );
     assert!(process.folder.path().join("data/store").is_dir());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_secret_from_the_environment_stays_as_it_is_written() {
+    let process = Process::start(&[
+        ("VATRA__REGISTRATION__TOKEN", "007123"),
+        ("VATRA__CLIENT__TRUSTED_PROXIES", "127.0.0.1,10.0.0.0/8"),
+        ("VATRA__RATE_LIMITS__ENABLED", "false"),
+    ]);
+    let process = process.await;
+    for (token, valid) in [("007123", true), ("7123", false)] {
+        let url = format!(
+            "{}/_matrix/client/v1/register/m.login.registration_token/validity?token={token}",
+            process.address
+        );
+        let answer: serde_json::Value = process
+            .client
+            .get(&url)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap();
+        assert_eq!(answer["valid"], valid, "{token}");
+    }
+}

@@ -10,7 +10,7 @@ mod typing;
 use vatra_store::Store;
 
 pub use self::{
-    presence::{Presence, Presences},
+    presence::{MAX_STATUS, Presence, Presences},
     receipts::Receipts,
     typing::Typing,
 };

@@ -30,8 +30,8 @@ const SILENT_MS: u64 = 150_000;
 /// The same for users of other servers, which tell of changes only.
 const SILENT_ELSEWHERE_MS: u64 = 1_800_000;
 
-/// The longest status of a user of another server, in bytes.
-const MAX_STATUS: usize = 2048;
+/// The longest status, in bytes.
+pub const MAX_STATUS: usize = 2048;
 
 /// Who is there.
 #[derive(Clone)]

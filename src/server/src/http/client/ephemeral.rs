@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use vatra_domain::{event::relation::Relation, users::Requester};
+use vatra_domain::{event::relation::Relation, rooms::ephemeral::MAX_STATUS, users::Requester};
 
 use super::{
     super::{endpoint::Input, error::Error},
@@ -187,6 +187,14 @@ pub(super) async fn set_presence(
             ErrorCode::BadJson,
             "unknown presence",
         ));
+    }
+    if body
+        .status_msg
+        .as_ref()
+        .is_some_and(|text| text.len() > MAX_STATUS)
+    {
+        let message = format!("status_msg has {MAX_STATUS} bytes at most");
+        return Err(Error::bad_json(&message));
     }
     let reader = app.rooms.reader();
     app.ephemeral

@@ -37,12 +37,21 @@ use vatra_domain::{
 use super::super::{endpoint::Input, error::Error};
 use crate::wiring::App;
 
+/// How many users a new room can have invited at once.
+const MAX_INVITES: usize = 100;
+
 pub(super) async fn create(
     app: App,
     caller: Requester,
     request: create_room_request::Request,
 ) -> Result<create_room_request::Response, Error> {
     app.rates.join(caller.user.as_str())?;
+    if request.invite.len() > MAX_INVITES {
+        let message = format!("invite: at most {MAX_INVITES} users; invite the others afterwards");
+        return Err(Error::bad_json(&message));
+    }
+    app.rates
+        .invites(caller.user.as_str(), request.invite.len())?;
     let version = &app.config.rooms.default_version;
     let room_id = create_room(&app.users, &app.receiver, &caller, request, version).await?;
     Ok(create_room_request::Response { room_id })
@@ -208,6 +217,9 @@ pub(super) async fn set_state(
         return Ok(Json(json!({ "event_id": event.pdu.event_id })).into_response());
     }
     let id = if kind == "m.room.member" {
+        if content.get("membership").and_then(|value| value.as_str()) == Some("invite") {
+            app.rates.invite(caller.user.as_str())?;
+        }
         member_state::set(&app.users, &app.receiver, &caller, room, key, content).await?
     } else {
         let draft = Draft {
