@@ -76,9 +76,9 @@ func TestWhatIsExpectedAndWhatIsNews(t *testing.T) {
 	if err := list.Add(append(news, Test{"p", "TestPart"})); err != nil {
 		t.Fatal(err)
 	}
-	want := "# Why.\np TestGone\np TestNew\np TestPart\np TestSkips\np TestWhole\nq TestOther\n"
+	want := "# Why.\np TestGone\np TestNew\np TestPart\np TestPart/one\np TestPart/two\np TestSkips\np TestWhole\nq TestOther\n"
 	if text, _ := os.ReadFile(list.file); string(text) != want {
-		t.Errorf("a test takes the place of its subtests: %s", text)
+		t.Errorf("a line went, or came twice: %s", text)
 	}
 }
 
