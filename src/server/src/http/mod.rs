@@ -10,6 +10,7 @@
 //! Handlers decide nothing: extract, one domain call, reply.
 
 pub mod address;
+mod claims;
 pub(crate) mod client;
 pub(crate) mod counts;
 pub(crate) mod endpoint;

@@ -20,13 +20,13 @@ use ruma::{
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use vatra_domain::{
-    e2ee::{Claims, Failure, KeysUpload, SignedObjects, SigningKeys, Uploaded},
+    e2ee::{Failure, KeysUpload, SignedObjects, SigningKeys, Uploaded},
     flows::keys::TIMEOUT,
     users::Requester,
 };
 
 use super::{
-    super::{endpoint::Input, error::Error, uiaa::Operation},
+    super::{claims, endpoint::Input, error::Error, uiaa::Operation},
     rooms::viewer,
 };
 use crate::wiring::App;
@@ -109,32 +109,12 @@ pub(super) async fn claim(
     _: Requester,
     request: claim_keys::Request,
 ) -> Result<claim_keys::Response, Error> {
-    let devices = request.one_time_keys.into_iter();
-    let claims: Claims = devices
-        .map(|(user, devices)| {
-            let devices = devices.into_iter();
-            let devices =
-                devices.map(|(device, algorithm)| (device.to_string(), algorithm.to_string()));
-            (user, devices.collect())
-        })
-        .collect();
-    let answer = app.user_keys.claim(claims, wait(request.timeout)).await?;
-    let mut one_time_keys: BTreeMap<OwnedUserId, claim_keys::OneTimeKeys> = BTreeMap::new();
-    for (user, devices) in answer.found {
-        let shown = one_time_keys.entry(user).or_default();
-        for (device, keys) in devices {
-            let keys = keys
-                .into_iter()
-                .map(|(id, key)| Ok((id.try_into()?, Raw::from_json(key))));
-            let keys = keys
-                .collect::<Result<_, ruma::IdParseError>>()
-                .map_err(|error| Error::internal(&error))?;
-            shown.insert(device.into(), keys);
-        }
-    }
+    let timeout = wait(request.timeout);
+    let claims = claims::asked(request.one_time_keys);
+    let answer = app.user_keys.claim(claims, timeout).await?;
     Ok(claim_keys::Response {
         failures: failures(answer.unreachable),
-        one_time_keys,
+        one_time_keys: claims::shown(answer.found)?,
     })
 }
 

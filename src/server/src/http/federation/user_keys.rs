@@ -14,11 +14,14 @@ use ruma::{
 };
 use serde_json::value::RawValue;
 use vatra_domain::{
-    e2ee::{Claims, E2eeError, MAX_ASKED},
+    e2ee::{E2eeError, MAX_ASKED},
     followers::key_news::Shown,
 };
 
-use super::{super::error::Error, Origin};
+use super::{
+    super::{claims, error::Error},
+    Origin,
+};
 use crate::wiring::App;
 
 pub(super) async fn devices(
@@ -91,26 +94,6 @@ pub(super) async fn claim(
 ) -> Result<claim_keys::Response, Error> {
     let asked = request.one_time_keys.into_iter();
     let own = asked.filter(|(user, _)| user.server_name() == app.server_name);
-    let claims: Claims = own
-        .map(|(user, devices)| {
-            let devices = devices
-                .into_iter()
-                .map(|(device, algorithm)| (device.to_string(), algorithm.to_string()));
-            (user, devices.collect())
-        })
-        .collect();
-    let mut found = claim_keys::OneTimeKeys::new();
-    for (user, devices) in app.e2ee.claim(&claims).await? {
-        let shown = found.entry(user).or_default();
-        for (device, keys) in devices {
-            let keys = keys
-                .into_iter()
-                .map(|(id, key)| Ok((id.try_into()?, Raw::from_json(key))));
-            let keys = keys
-                .collect::<Result<_, ruma::IdParseError>>()
-                .map_err(|error| Error::internal(&error))?;
-            shown.insert(device.into(), keys);
-        }
-    }
-    Ok(claim_keys::Response::new(found))
+    let found = app.e2ee.claim(&claims::asked(own)).await?;
+    Ok(claim_keys::Response::new(claims::shown(found)?))
 }
