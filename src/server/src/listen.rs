@@ -32,8 +32,11 @@ use tracing::debug;
 pub struct Patience {
     /// For requests to finish once the server stops; then their connections are cut.
     pub grace: Duration,
-    /// For a client to send a request's head, or (a new one) anything at all.
+    /// For a new client to send a request's head, or anything at all.
     pub head: Duration,
+    /// For the head of a client's next request. Longer than the 90 s for which clients commonly keep an idle connection: who is
+    /// cut off while they send a request cannot know whether it was taken.
+    pub idle: Duration,
 }
 
 impl Default for Patience {
@@ -41,6 +44,7 @@ impl Default for Patience {
         Self {
             grace: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            idle: Duration::from_secs(120),
         }
     }
 }
@@ -49,23 +53,49 @@ impl Default for Patience {
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub SocketAddr);
 
+/// Why a certificate and its key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFault {
+    /// The certificate's file.
+    #[error("{0}")]
+    Cert(String),
+    /// The key's file, or the key does not belong to the certificate.
+    #[error("{0}")]
+    Key(String),
+}
+
+impl TlsFault {
+    /// The setting that names the file.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Cert(_) => "federation.tls_cert",
+            Self::Key(_) => "federation.tls_key",
+        }
+    }
+}
+
 /// Reads a certificate and its key.
 ///
 /// # Errors
 /// A message that names the file.
-pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, String> {
-    let bad = |file: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+pub fn tls(cert: &Path, key: &Path) -> Result<TlsAcceptor, TlsFault> {
+    let told = |file: &Path, error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let bad_cert = |error: &dyn std::fmt::Display| TlsFault::Cert(told(cert, error));
+    let bad_key = |error: &dyn std::fmt::Display| TlsFault::Key(told(key, error));
     let chain = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| bad(cert, &error))?;
-    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
+        .map_err(|error| bad_cert(&error))?;
+    if chain.is_empty() {
+        return Err(bad_cert(&"it holds no certificate"));
+    }
+    let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| bad_key(&error))?;
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| bad(cert, &error))?
+        .map_err(|error| bad_cert(&error))?
         .with_no_client_auth()
         .with_single_cert(chain, key_der)
-        .map_err(|error| bad(cert, &error))?;
+        .map_err(|error| bad_key(&error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
@@ -103,11 +133,11 @@ pub async fn serve(
             let served = async {
                 match tls {
                     Some(tls) => match timeout(patience.head, tls.accept(stream)).await {
-                        Ok(Ok(stream)) => connection(stream, router, watcher, patience.head).await,
+                        Ok(Ok(stream)) => connection(stream, router, watcher, patience).await,
                         Ok(Err(error)) => debug!(%error, %peer, "no TLS"),
                         Err(_) => debug!(%peer, "TLS took too long"),
                     },
-                    None => connection(stream, router, watcher, patience.head).await,
+                    None => connection(stream, router, watcher, patience).await,
                 }
             };
             tokio::select! {
@@ -128,7 +158,7 @@ async fn connection<S>(
     stream: S,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
-    patience: Duration,
+    patience: Patience,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -142,14 +172,13 @@ async fn connection<S>(
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience);
+        .header_read_timeout(patience.idle);
     let served = builder
         .serve_connection(TokioIo::new(stream), service)
         .into_owned();
-    // The head's own limit begins with its first line: who sends none, or not even enough to tell which HTTP it is, is
-    // not to stay either.
+    // A limit on the first head of its own, whichever HTTP it turns out to be.
     let silent = async {
-        tokio::time::sleep(patience).await;
+        tokio::time::sleep(patience.head).await;
         if begun.load(Ordering::Relaxed) {
             std::future::pending::<()>().await;
         }
@@ -180,6 +209,7 @@ mod tests {
     const SHORT: Patience = Patience {
         grace: Duration::from_millis(300),
         head: Duration::from_millis(300),
+        idle: Duration::from_millis(1_500),
     };
 
     async fn start() -> (SocketAddr, CancellationToken, tokio::task::JoinHandle<()>) {
@@ -213,6 +243,22 @@ mod tests {
         let mut stream = say(address, request).await;
         stream.read_to_string(&mut answer).await.unwrap();
         assert!(answer.ends_with("here"), "{answer}");
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_is_kept_for_longer_and_then_closed() {
+        let (address, stop, serving) = start().await;
+        let request = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+        let mut stream = say(address, request).await;
+        let mut answer = vec![0; 4096];
+        assert!(stream.read(&mut answer).await.unwrap() > 0);
+        tokio::time::sleep(SHORT.head * 2).await;
+        stream.write_all(request.as_bytes()).await.unwrap();
+        assert!(stream.read(&mut answer).await.unwrap() > 0);
+        let ended = timeout(Duration::from_secs(10), stream.read(&mut answer)).await;
+        assert_eq!(ended.unwrap().unwrap(), 0);
         stop.cancel();
         serving.await.unwrap();
     }

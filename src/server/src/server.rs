@@ -36,9 +36,10 @@ impl StartError {
 /// Opens the store of these settings.
 pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError> {
     let folder = config.data_dir.join("store");
-    tokio::fs::create_dir_all(&folder)
-        .await
-        .map_err(|error| StartError(format!("data_dir: {}: {error}", folder.display())))?;
+    tokio::fs::create_dir_all(&folder).await.map_err(|error| {
+        let place = config.origin.of("data_dir");
+        StartError(format!("{place}: {}: {error}", folder.display()))
+    })?;
     let settings = Settings {
         memory_budget_bytes: config.storage.memory_budget_bytes / 2,
     };
@@ -51,12 +52,17 @@ pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError>
 
 /// Starts a server on an engine and returns once it listens.
 pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, StartError> {
-    let bind = async |address: SocketAddr, key: &str| {
-        let listener = TcpListener::bind(address).await;
-        listener.map_err(|error| StartError(format!("{key} = {address}: {error}")))
-    };
     let app = App::build(config, engine).await.map_err(StartError::new)?;
     let config = &app.config;
+    let bind = async |address: SocketAddr, key: &str| {
+        let listener = TcpListener::bind(address).await;
+        listener.map_err(|error| {
+            let place = config.origin.of(key);
+            StartError(format!(
+                "{place}: {address}: {error}. Write an address of this machine and a free port"
+            ))
+        })
+    };
     let router = http::router(app.clone());
     let patience = listen::Patience::default();
     let mut listeners = Vec::new();
@@ -75,7 +81,7 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
     if config.federation.enabled {
         let tls =
             match optional(&config.federation.tls_cert).zip(optional(&config.federation.tls_key)) {
-                Some((cert, key)) => Some(listen::tls(cert, key).map_err(StartError)?),
+                Some((cert, key)) => Some(listen::tls(cert, key).map_err(StartError::new)?),
                 None => None,
             };
         let listener = bind(config.federation.listen, "federation.listen").await?;

@@ -24,7 +24,10 @@ use vatra_domain::{
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, receive::Receiver, unread::Unreads},
     schema,
     sync::{Providers, Syncs, Waiters},
-    users::Users,
+    users::{
+        Users,
+        server_name::{self, NameError},
+    },
 };
 use vatra_store::{Engine, Options, Store};
 
@@ -121,6 +124,14 @@ pub enum BuildError {
     /// The store cannot be opened.
     #[error(transparent)]
     Store(#[from] vatra_store::OpenError),
+    /// The store is another server's.
+    #[error("{place}: {reason}")]
+    Whose {
+        /// The setting.
+        place: String,
+        /// Why it cannot be that.
+        reason: String,
+    },
     /// The signing key cannot be read or made.
     #[error("the signing key {file}: {reason}")]
     Key {
@@ -133,7 +144,7 @@ pub enum BuildError {
     #[error("this server's keys: {0}")]
     Keys(#[from] remote::keys::CommitOrRead),
     /// The network cannot be used as the settings say.
-    #[error("federation.trusted_ca: {0}")]
+    #[error("{0}")]
     Network(String),
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
@@ -144,6 +155,21 @@ pub enum BuildError {
     /// The server's name is none.
     #[error("server_name: {0}")]
     Name(#[from] ruma::IdParseError),
+}
+
+impl BuildError {
+    fn store_of(config: &Config, error: NameError) -> Self {
+        let reason = match error {
+            NameError::Other(name) => format!(
+                "the store in {} belongs to {name}. Write that name, or give {} a data_dir of its own",
+                config.data_dir.display(),
+                config.server_name
+            ),
+            error => error.to_string(),
+        };
+        let place = config.origin.of("server_name");
+        Self::Whose { place, reason }
+    }
 }
 
 impl App {
@@ -161,6 +187,10 @@ impl App {
             ..Options::default()
         };
         let store = Store::open(engine, options, schema::migrations()).await?;
+        if let Err(error) = server_name::claim(&store, &server_name).await {
+            store.close().await;
+            return Err(BuildError::store_of(&config, error));
+        }
         let signer = Arc::new(signing_key(&config.data_dir, server_name.clone(), &*random).await?);
 
         let remote = Remote::new(remote::Parts {
@@ -371,7 +401,12 @@ fn network(
     };
     let trusted = Some(settings.trusted_ca.as_path()).filter(|file| !file.as_os_str().is_empty());
     let dns = Arc::new(outbound::dns::SystemDns::new());
-    let dialer = outbound::dial::Dialer::new(dns, policy, trusted).map_err(BuildError::Network)?;
+    let dialer = outbound::dial::Dialer::new(dns, policy, trusted).map_err(|text| {
+        BuildError::Network(format!(
+            "{}: {text}",
+            config.origin.of("federation.trusted_ca")
+        ))
+    })?;
     Ok(Arc::new(outbound::Outbound::new(
         dialer,
         clock.clone(),

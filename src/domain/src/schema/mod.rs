@@ -186,6 +186,11 @@ pub fn migrations() -> &'static [Migration] {
     migrations::ALL
 }
 
+// ---------------------------------------------------------------- the whole store (owner: users)
+
+/// Whose store this is, under 0: the name that its user ids end in. One row.
+pub const SERVER_NAME: Map<u8, String> = Map::new(Keyspace::Index, 63, "server_name");
+
 // ---------------------------------------------------------------- ids (owner: ids)
 
 /// User id to short id. 50 bytes a row.

@@ -18,6 +18,7 @@ pub mod login_tokens;
 pub mod openid;
 mod passwords;
 pub mod profile;
+pub mod server_name;
 pub mod tokens;
 pub mod uiaa;
 
@@ -76,6 +77,8 @@ struct Inner {
     /// Argon2 takes 19 MiB and some milliseconds of a core each: few at a time.
     hashing: Semaphore,
     uiaa: uiaa::Sessions,
+    /// Of registration with the shared secret: apart, since anyone may ask for one.
+    nonces: uiaa::Sessions,
     /// When each device was last written as seen.
     seen: DashMap<(UserSid, String), u64>,
 }
@@ -107,6 +110,7 @@ impl Users {
             removals: AtomicU64::new(0),
             hashing: Semaphore::new(2),
             uiaa: uiaa::Sessions::new(),
+            nonces: uiaa::Sessions::new(),
             seen: DashMap::new(),
         };
         Self {
@@ -122,6 +126,11 @@ impl Users {
     /// The sessions of user-interactive authentication.
     pub fn uiaa(&self) -> &uiaa::Sessions {
         &self.inner.uiaa
+    }
+
+    /// The nonces of registration with the shared secret: sessions that serve once.
+    pub fn nonces(&self) -> &uiaa::Sessions {
+        &self.inner.nonces
     }
 
     /// The source of tokens and ids.

@@ -42,8 +42,8 @@ impl Sessions {
                 .retain(|_, session| now.saturating_sub(session.started) < LIFETIME_MS);
         }
         if self.sessions.len() >= CAPACITY {
-            // All of them young: someone is making sessions in bulk. Whoever is in the middle of one starts again.
-            self.sessions.clear();
+            // All of them young: someone is making sessions in bulk. The older half goes.
+            self.forget_half();
         }
         let id = token(random, 24);
         let session = Session {
@@ -53,6 +53,25 @@ impl Sessions {
         };
         self.sessions.insert(id.clone(), session);
         id
+    }
+
+    fn forget_half(&self) {
+        let mut starts: Vec<u64> = self
+            .sessions
+            .iter()
+            .map(|session| session.started)
+            .collect();
+        let half = starts.len() / 2;
+        if half < starts.len() {
+            let (_, &mut middle, _) = starts.select_nth_unstable(half);
+            let mut left = half;
+            self.sessions.retain(|_, session| {
+                // Many may have begun in the same millisecond.
+                let old = session.started <= middle && left > 0;
+                left -= usize::from(old);
+                !old
+            });
+        }
     }
 
     /// What a session has completed; `None` if there is no such session for this operation.
@@ -84,6 +103,20 @@ fn hash(operation: &str) -> [u8; 32] {
 mod tests {
     use super::*;
     use crate::random::SystemRandom;
+
+    #[test]
+    fn sessions_in_bulk_put_an_end_to_the_oldest_ones_only() {
+        let sessions = Sessions::new();
+        for at in 0..CAPACITY {
+            sessions.start(&SystemRandom, "bulk", u64::try_from(at / 100).unwrap_or(0));
+        }
+        let mine = sessions.start(&SystemRandom, "mine", 1_000);
+        assert!(sessions.sessions.len() <= CAPACITY / 2 + 1);
+        for _ in 0..CAPACITY / 4 {
+            sessions.start(&SystemRandom, "bulk", 1_001);
+        }
+        assert!(sessions.completed(&mine, "mine", 1_002).is_some());
+    }
 
     #[test]
     fn a_session_serves_its_own_operation_only_and_ends() {

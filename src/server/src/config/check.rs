@@ -1,50 +1,98 @@
 //! Whether settings make sense, and how to say that they do not.
+//!
+//! What is set is looked at even where another setting makes it idle: a certificate that cannot be read is told today, not on the
+//! day federation is turned on.
 
-use std::{fmt::Display, net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path};
 
-use ruma::ServerName;
+use http::{Uri, uri::Scheme};
+use ruma::{ServerName, UserId};
+use tracing_subscriber::EnvFilter;
 use vatra_domain::flows::create_room;
 
-use super::Config;
-use crate::{http::address::Proxies, outbound::policy::Network};
+use super::{Client, Config, Federation, Support, Turn};
+use crate::{
+    http::address::Proxies,
+    listen,
+    outbound::{dial, policy::Network},
+};
 
-/// A message with file, key and remedy.
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct ConfigError(String);
+/// The smallest limit on requests that lets an event through, which may have 65,536 bytes.
+const LEAST_REQUEST: usize = 65_536;
+/// Below it RocksDB has no room to work in.
+const LEAST_MEMORY: u64 = 32 << 20;
 
-impl ConfigError {
-    pub(super) fn unreadable(file: Option<&Path>, error: &dyn Display) -> Self {
-        Self(format!(
-            "{}: {error}. config/default.toml lists every key.",
-            place(file)
-        ))
-    }
-
-    fn at(file: Option<&Path>, key: &str, remedy: &str) -> Self {
-        Self(format!("{}: {key}: {remedy}", place(file)))
-    }
+/// A key, and what to write there instead.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    pub(super) key: &'static str,
+    pub(super) remedy: String,
 }
 
-fn place(file: Option<&Path>) -> String {
-    file.map_or_else(
-        || "the environment (VATRA__...)".to_owned(),
-        |file| file.display().to_string(),
-    )
+type Checked = Result<(), Refusal>;
+
+fn refuse(key: &'static str, remedy: impl Into<String>) -> Checked {
+    let remedy = remedy.into();
+    Err(Refusal { key, remedy })
 }
 
 impl Config {
-    pub(super) fn checked(self, file: Option<&Path>) -> Result<Self, ConfigError> {
-        let refuse = |key: &str, remedy: &str| Err(ConfigError::at(file, key, remedy));
+    pub(super) fn check(&self) -> Checked {
         if ServerName::parse(&self.server_name).is_err() {
             return refuse("server_name", "write a host name such as example.org");
         }
-        if let Err(text) = Proxies::read(&self.client.trusted_proxies) {
-            let remedy = format!(
-                "{text} is neither an address nor a network: write one such as 127.0.0.1 or 10.0.0.0/8"
+        self.check_folders()?;
+        client(&self.client)?;
+        federation(&self.federation)?;
+        self.check_registration()?;
+        turn(&self.turn)?;
+        support(&self.support)?;
+        if !create_room::is_known(&self.rooms.default_version) {
+            return refuse(
+                "rooms.default_version",
+                "write a room version from \"1\" to \"12\"; \"12\" is the newest",
             );
-            return refuse("client.trusted_proxies", &remedy);
         }
+        if !self.metrics.listen.is_empty() && self.metrics.listen.parse::<SocketAddr>().is_err() {
+            return refuse(
+                "metrics.listen",
+                "write an address and a port, such as 127.0.0.1:9009, or leave it empty",
+            );
+        }
+        if self.storage.memory_budget_bytes < LEAST_MEMORY {
+            let remedy = format!("give it at least {LEAST_MEMORY} (32 MiB)");
+            return refuse("storage.memory_budget_bytes", remedy);
+        }
+        if self.media.max_upload_bytes == 0 {
+            return refuse(
+                "media.max_upload_bytes",
+                "write a number of bytes, such as 52428800 (50 MiB)",
+            );
+        }
+        if let Err(error) = EnvFilter::try_new(&self.log.filter) {
+            let remedy = format!("{error}: write something such as \"info,vatra=debug\"");
+            return refuse("log.filter", remedy);
+        }
+        Ok(())
+    }
+
+    fn check_folders(&self) -> Checked {
+        if self.data_dir.as_os_str().is_empty() {
+            return refuse("data_dir", "write a folder such as /var/lib/vatra");
+        }
+        if self.media_dir.as_os_str().is_empty() {
+            return refuse("media_dir", "write a folder such as /var/lib/vatra/media");
+        }
+        if self.media_dir.starts_with(self.data_dir.join("store")) {
+            return refuse(
+                "media_dir",
+                "write a folder of its own: the store deletes what it does not know in its folder",
+            );
+        }
+        Ok(())
+    }
+
+    fn check_registration(&self) -> Checked {
         let registration = &self.registration;
         let open = registration.open && registration.token.is_empty();
         // Both listeners serve every API.
@@ -57,61 +105,124 @@ impl Config {
                  registration.allow_open_on_public_address = true if that is what you want",
             );
         }
-        let turn = &self.turn;
-        if !turn.uris.is_empty() && turn.shared_secret.is_empty() && turn.password.is_empty() {
-            return refuse(
-                "turn.shared_secret",
-                "write the TURN server's static-auth-secret, or a turn.username and turn.password",
-            );
-        }
-        if turn.uris.iter().any(|uri| !uri.starts_with("turn")) {
-            return refuse("turn.uris", "write URIs such as turn:turn.example.org");
-        }
-        let federation = &self.federation;
-        if federation.tls_cert.as_os_str().is_empty() != federation.tls_key.as_os_str().is_empty() {
-            return refuse(
-                "federation.tls_key",
-                "set both federation.tls_cert and federation.tls_key, or neither",
-            );
-        }
-        if !create_room::is_known(&self.rooms.default_version) {
-            return refuse(
-                "rooms.default_version",
-                "write a room version from \"1\" to \"12\"; \"12\" is the newest",
-            );
-        }
-        let no_network = |network: &String| network.parse::<Network>().is_err();
-        if federation.allowed_networks.iter().any(no_network) {
-            return refuse(
-                "federation.allowed_networks",
-                "write networks such as 10.0.0.0/8 or fd00::/8",
-            );
-        }
-        let no_server = |name: &String| ServerName::parse(name).is_err();
-        if federation.trusted_key_servers.iter().any(no_server) {
-            return refuse(
-                "federation.trusted_key_servers",
-                "write names of servers such as matrix.org",
-            );
-        }
-        if !federation.delegate.is_empty() && no_server(&federation.delegate) {
-            return refuse(
-                "federation.delegate",
-                "write a host name, with a port if it is not 8448, such as matrix.example.org:443",
-            );
-        }
-        if !self.metrics.listen.is_empty() && self.metrics.listen.parse::<SocketAddr>().is_err() {
-            return refuse(
-                "metrics.listen",
-                "write an address and a port, such as 127.0.0.1:9009, or leave it empty",
-            );
-        }
-        if self.storage.memory_budget_bytes < 32 << 20 {
-            return refuse(
-                "storage.memory_budget_bytes",
-                "give it at least 33554432 (32 MiB)",
-            );
-        }
-        Ok(self)
+        Ok(())
     }
+}
+
+fn client(client: &Client) -> Checked {
+    if !client.base_url.is_empty() && !is_page(&client.base_url) {
+        return refuse(
+            "client.base_url",
+            "write a URL such as https://matrix.example.org",
+        );
+    }
+    if let Err(text) = Proxies::read(&client.trusted_proxies) {
+        let remedy = format!(
+            "{text} is neither an address nor a network: write one such as 127.0.0.1 or 10.0.0.0/8"
+        );
+        return refuse("client.trusted_proxies", remedy);
+    }
+    if client.max_request_bytes < LEAST_REQUEST {
+        let remedy = format!("give it at least {LEAST_REQUEST}, the size of the largest event");
+        return refuse("client.max_request_bytes", remedy);
+    }
+    Ok(())
+}
+
+fn federation(federation: &Federation) -> Checked {
+    let [cert, key] = [&federation.tls_cert, &federation.tls_key].map(|file| file.as_path());
+    if is_set(cert) != is_set(key) {
+        return refuse(
+            "federation.tls_key",
+            "set both federation.tls_cert and federation.tls_key, or neither",
+        );
+    }
+    if is_set(cert)
+        && let Err(fault) = listen::tls(cert, key)
+    {
+        let remedy = format!("{fault}: write the path of a readable PEM file");
+        return refuse(fault.key(), remedy);
+    }
+    if is_set(&federation.trusted_ca)
+        && let Err(fault) = dial::authorities(Some(&federation.trusted_ca))
+    {
+        let remedy = format!("{fault}: write the path of a readable PEM file");
+        return refuse("federation.trusted_ca", remedy);
+    }
+    let no_network = |network: &String| network.parse::<Network>().is_err();
+    if federation.allowed_networks.iter().any(no_network) {
+        return refuse(
+            "federation.allowed_networks",
+            "write networks such as 10.0.0.0/8 or fd00::/8",
+        );
+    }
+    let no_server = |name: &String| ServerName::parse(name).is_err();
+    if federation.trusted_key_servers.iter().any(no_server) {
+        return refuse(
+            "federation.trusted_key_servers",
+            "write names of servers such as matrix.org",
+        );
+    }
+    if !federation.delegate.is_empty() && no_server(&federation.delegate) {
+        return refuse(
+            "federation.delegate",
+            "write a host name, with a port if it is not 8448, such as matrix.example.org:443",
+        );
+    }
+    Ok(())
+}
+
+fn turn(turn: &Turn) -> Checked {
+    if turn.uris.is_empty() {
+        return Ok(());
+    }
+    if turn.shared_secret.is_empty() && turn.password.is_empty() {
+        return refuse(
+            "turn.shared_secret",
+            "write the TURN server's static-auth-secret, or a turn.username and turn.password",
+        );
+    }
+    if turn.uris.iter().any(|uri| !uri.starts_with("turn")) {
+        return refuse("turn.uris", "write URIs such as turn:turn.example.org");
+    }
+    if turn.ttl_s == 0 {
+        return refuse("turn.ttl_s", "write a number of seconds, such as 86400");
+    }
+    Ok(())
+}
+
+fn support(support: &Support) -> Checked {
+    if !support.admin_matrix_id.is_empty() && UserId::parse(&support.admin_matrix_id).is_err() {
+        return refuse(
+            "support.admin_matrix_id",
+            "write a user id such as @admin:example.org",
+        );
+    }
+    if !support.admin_email.is_empty() && !support.admin_email.contains('@') {
+        return refuse(
+            "support.admin_email",
+            "write an address such as admin@example.org",
+        );
+    }
+    if !support.page.is_empty() && !is_page(&support.page) {
+        return refuse(
+            "support.page",
+            "write a URL such as https://example.org/support",
+        );
+    }
+    Ok(())
+}
+
+fn is_set(path: &Path) -> bool {
+    !path.as_os_str().is_empty()
+}
+
+/// An address that a browser opens.
+fn is_page(text: &str) -> bool {
+    let Ok(uri) = text.parse::<Uri>() else {
+        return false;
+    };
+    let scheme = uri.scheme();
+    (scheme == Some(&Scheme::HTTP) || scheme == Some(&Scheme::HTTPS))
+        && uri.host().is_some_and(|host| !host.is_empty())
 }

@@ -5,16 +5,14 @@
 //! To add a setting: a field here, a line there, a check in `check` if not every value makes sense.
 
 mod check;
+mod read;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
 
-pub use self::check::ConfigError;
+pub use self::read::{ConfigError, Origin};
 
 /// All settings.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,6 +48,9 @@ pub struct Config {
     pub log: Log,
     /// Whom users can turn to.
     pub support: Support,
+    /// Where they come from, for messages.
+    #[serde(skip)]
+    pub origin: Origin,
 }
 
 /// The client-server API.
@@ -244,6 +245,7 @@ impl Default for Config {
                 json: false,
             },
             support: Support::default(),
+            origin: Origin::default(),
         }
     }
 }
@@ -276,24 +278,6 @@ impl Default for Federation {
     }
 }
 
-/// Keys whose values are lists.
-const LISTS: [&str; 4] = [
-    "client.trusted_proxies",
-    "federation.allowed_networks",
-    "federation.trusted_key_servers",
-    "turn.uris",
-];
-
-/// The environment, lists apart from all else.
-fn variables() -> (Variables, Variables) {
-    let names = LISTS.map(|key| format!("VATRA__{}", key.replace('.', "__").to_uppercase()));
-    let all = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    all.partition(|(name, _)| names.contains(&name.to_uppercase()))
-}
-
-type Variables = config::Map<String, String>;
-
 macro_rules! default_section {
     ($($section:ident => $field:ident),* $(,)?) => {$(
         impl Default for $section {
@@ -306,42 +290,6 @@ macro_rules! default_section {
 default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Metrics => metrics, Log => log);
 
 impl Config {
-    /// Reads the settings: defaults (those of [`Config::try_it`] without a file), then `file`, then the environment.
-    ///
-    /// # Errors
-    /// A message that names the file, the key and the remedy.
-    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let mut builder = config::Config::builder();
-        if file.is_none() {
-            // For trying it out; see `try_it`.
-            builder = builder
-                .set_default("registration.open", true)
-                .map_err(|error| ConfigError::unreadable(file, &error))?;
-        }
-        if let Some(file) = file {
-            let source = config::File::from(file).format(config::FileFormat::Toml);
-            builder = builder.add_source(source);
-        }
-        let environment = || {
-            config::Environment::with_prefix("VATRA")
-                .prefix_separator("__")
-                .separator("__")
-        };
-        let (lists, others) = variables();
-        // Only lists are taken apart: a password that looks like a number stays as it is.
-        let lists = LISTS.iter().fold(
-            environment().source(Some(lists)).list_separator(","),
-            |lists, key| lists.with_list_parse_key(key),
-        );
-        let read = builder
-            .add_source(environment().source(Some(others)))
-            .add_source(lists.try_parsing(true))
-            .build()
-            .and_then(config::Config::try_deserialize::<Self>)
-            .map_err(|error| ConfigError::unreadable(file, &error))?;
-        read.checked(file)
-    }
-
     /// What runs without a file: for trying it out, on this machine only.
     pub fn try_it() -> Self {
         Self {
@@ -355,107 +303,4 @@ impl Config {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn read(text: &str) -> Result<Config, ConfigError> {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("vatra.toml");
-        std::fs::write(&file, text).unwrap();
-        Config::read(Some(&file))
-    }
-
-    #[test]
-    fn the_documented_defaults_are_the_defaults() {
-        let documented = include_str!("../../../../config/default.toml");
-        let read: Config = toml::from_str(documented).unwrap();
-        assert_eq!(read, Config::default());
-        let everything = toml::Value::try_from(Config::default()).unwrap();
-        let listed: toml::Value = toml::from_str(documented).unwrap();
-        assert_eq!(
-            listed, everything,
-            "every key stands in config/default.toml"
-        );
-    }
-
-    #[test]
-    fn an_unknown_key_stops_the_start_and_is_named() {
-        let error = read("[client]\nlissten = \"127.0.0.1:1\"")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("vatra.toml") && error.contains("lissten"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn a_setting_that_is_not_honoured_yet_stops_the_start() {
-        let error = read("[smtp]\nhost = \"localhost\"")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("smtp"), "{error}");
-    }
-
-    #[test]
-    fn open_registration_on_a_public_address_wants_to_be_said_twice() {
-        let open = "[client]\nlisten = \"0.0.0.0:8008\"\n[registration]\nopen = true\n";
-        let error = read(open).unwrap_err().to_string();
-        assert!(
-            error.contains("registration.allow_open_on_public_address"),
-            "{error}"
-        );
-        read(&format!("{open}allow_open_on_public_address = true")).unwrap();
-        read(&format!("{open}token = \"secret\"")).unwrap();
-        // The other listener serves the same.
-        let federation = "[federation]\nenabled = true\nlisten = \"0.0.0.0:8448\"\n[registration]\nopen = true\n";
-        let error = read(federation).unwrap_err().to_string();
-        assert!(error.contains("registration.open"), "{error}");
-        read(&federation.replace("enabled = true", "enabled = false")).unwrap();
-    }
-
-    #[test]
-    fn a_trusted_proxy_is_an_address_or_a_network() {
-        let error = read("[client]\ntrusted_proxies = [\"127.0.0.1\", \"proxy\"]")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            error.contains("client.trusted_proxies") && error.contains("proxy is"),
-            "{error}"
-        );
-        let good = "[client]\ntrusted_proxies = [\"127.0.0.1\", \"::1\", \"10.0.0.0/8\"]";
-        assert_eq!(read(good).unwrap().client.trusted_proxies.len(), 3);
-    }
-
-    #[test]
-    fn a_default_room_version_that_nobody_knows_is_refused() {
-        let error = read("[rooms]\ndefault_version = \"13\"").unwrap_err();
-        let error = error.to_string();
-        assert!(error.contains("rooms.default_version"), "{error}");
-        read("[rooms]\ndefault_version = \"10\"").unwrap();
-    }
-
-    #[test]
-    fn networks_and_servers_that_are_none_are_refused_by_their_keys() {
-        for (key, value) in [
-            ("allowed_networks", "[\"10.0.0.0\"]"),
-            ("trusted_key_servers", "[\"no server\"]"),
-            ("delegate", "\"no server\""),
-        ] {
-            let error = read(&format!("[federation]\n{key} = {value}"))
-                .unwrap_err()
-                .to_string();
-            assert!(error.contains(&format!("federation.{key}")), "{error}");
-        }
-        read("[federation]\nallowed_networks = [\"10.0.0.0/8\"]\ntrusted_key_servers = [\"a.example\"]").unwrap();
-    }
-
-    #[test]
-    fn half_a_certificate_is_refused() {
-        let error = read("[federation]\nenabled = true\ntls_cert = \"cert.pem\"")
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("federation.tls_key"), "{error}");
-    }
-}
+mod tests;

@@ -34,6 +34,7 @@ pub struct Rates {
     login: Keyed,
     login_from: Keyed,
     register: Keyed,
+    nonce: Keyed,
     send: Keyed,
     join: Keyed,
     invite: Keyed,
@@ -58,6 +59,8 @@ impl Rates {
             login_from: per_second(1, 30),
             // A registration is two requests: one to hear what is asked for.
             register: per_second(1, 40),
+            // Whoever has the secret makes many accounts with it; who has not only makes the server remember nonces.
+            nonce: per_second(10, 200),
             send: per_second(20, 200),
             join: per_second(1, 30),
             invite: per_second(1, INVITES),
@@ -85,6 +88,11 @@ impl Rates {
     /// A registration from an address, or a question whether it would do.
     pub(crate) fn register(&self, from: Option<Address>) -> Result<(), Error> {
         self.check(&self.register, &network(from))
+    }
+
+    /// A question for a nonce, from an address.
+    pub(crate) fn nonce(&self, from: Option<Address>) -> Result<(), Error> {
+        self.check(&self.nonce, &network(from))
     }
 
     /// An event sent by `user`.

@@ -53,6 +53,30 @@ impl Host {
     }
 }
 
+/// The authorities whose certificates are believed: the public ones, and those in a file (PEM).
+///
+/// # Errors
+/// A message that names the file.
+pub(crate) fn authorities(file: Option<&Path>) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
+    let Some(file) = file else {
+        return Ok(roots);
+    };
+    let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| bad(&error))?;
+    if certificates.is_empty() {
+        return Err(bad(&"it holds no certificate"));
+    }
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| bad(&error))?;
+    }
+    Ok(roots)
+}
+
 /// Makes connections.
 #[derive(Clone)]
 pub(crate) struct Dialer {
@@ -72,21 +96,7 @@ impl Dialer {
         policy: Policy,
         trusted_ca: Option<&Path>,
     ) -> Result<Self, String> {
-        let mut roots = RootCertStore {
-            roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
-        };
-        if let Some(file) = trusted_ca {
-            let bad = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-            let certificates = CertificateDer::pem_file_iter(file)
-                .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-                .map_err(|error| bad(&error))?;
-            if certificates.is_empty() {
-                return Err(bad(&"it holds no certificate"));
-            }
-            for certificate in certificates {
-                roots.add(certificate).map_err(|error| bad(&error))?;
-            }
-        }
+        let roots = authorities(trusted_ca)?;
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()

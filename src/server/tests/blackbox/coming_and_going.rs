@@ -74,6 +74,19 @@ async fn members_are_those_of_the_moment_that_sync_spoke_of(server: Server) {
     assert_eq!(names(&then), std::slice::from_ref(&alice.id));
     let now = alice.get(&room_path(&room, "/members")).await;
     assert_eq!(names(&now), [alice.id.clone(), bob.id.clone()]);
+    for (parameter, left) in [
+        ("membership=join", 2),
+        ("membership=ban", 0),
+        ("not_membership=join", 0),
+        ("not_membership=leave", 2),
+    ] {
+        let path = room_path(&room, &format!("/members?{parameter}"));
+        assert_eq!(names(&alice.get(&path).await).len(), left, "{parameter}");
+    }
+    for parameter in ["membership=zz", "not_membership="] {
+        let path = room_path(&room, &format!("/members?{parameter}"));
+        refused(alice.request(Method::GET, &path), 400, "M_INVALID_PARAM").await;
+    }
     // The same token is a place to read on from.
     let older = alice
         .get(&room_path(

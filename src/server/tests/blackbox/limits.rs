@@ -169,6 +169,18 @@ async fn names_and_registration_tokens_cannot_be_tried_one_after_the_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nonces_are_limited() {
+    let server = Server::start_with(Engine::Memory, |config| {
+        config.rate_limits.enabled = true;
+        config.registration.shared_secret = "shared".to_owned();
+    });
+    let server = server.await;
+    let nonce = || server.request(Method::GET, "/_synapse/admin/v1/register");
+    let refused = refused((0..300).map(|_| nonce())).await;
+    assert!((1..=100).contains(&refused), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn invitations_are_limited_in_whatever_way_they_are_sent() {
     let server = limited_server().await;
     let alice = server.register("alice").await;

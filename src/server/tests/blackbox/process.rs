@@ -275,6 +275,16 @@ async fn settings_that_make_no_sense_stop_the_start_with_file_key_and_remedy() {
             "smtp",
             "config/default.toml",
         ),
+        (
+            "[client]\nmax_request_bytes = 0",
+            "client.max_request_bytes",
+            "65536",
+        ),
+        (
+            "[federation]\ntls_cert = \"/nowhere/a.pem\"\ntls_key = \"/nowhere/b.pem\"",
+            "federation.tls_cert",
+            "a readable PEM file",
+        ),
     ] {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("vatra.toml");
@@ -293,6 +303,40 @@ async fn settings_that_make_no_sense_stop_the_start_with_file_key_and_remedy() {
         }
         assert!(!folder.path().join("data").exists(), "{text}");
     }
+}
+
+/// What a command says that must fail.
+async fn failure(mut command: Command) -> String {
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+    let output = output.await.unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{told}");
+    told
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_store_serves_no_server_of_another_name() {
+    let mut process = Process::start(&[("VATRA__LOG__FILTER", "warn")]).await;
+    process.register("alice").await;
+    process.signal("-TERM");
+    assert!(process.ended().await.0);
+    let other = [("VATRA__SERVER_NAME", "other.example")];
+    let told = failure(command(process.folder.path(), free_port(), &other)).await;
+    for part in ["VATRA__SERVER_NAME: server_name", "belongs to", "data_dir"] {
+        assert!(told.contains(part), "{part} is not in: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_that_is_taken_is_named_with_its_setting() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let told = failure(command(folder.path(), port, &[])).await;
+    assert!(
+        told.contains("client.listen") && told.contains("free port"),
+        "{told}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,7 @@
 //! Accounts. <https://spec.matrix.org/v1.19/client-server-api/#account-registration-and-management>
 
 use axum::{
-    Json,
+    Extension, Json,
     extract::State,
     response::{IntoResponse, Response},
     routing::on,
@@ -29,6 +29,7 @@ use vatra_domain::users::{Login, NewAccount, Requester};
 
 use super::{
     super::{
+        address::Address,
         endpoint::{Input, Routes, read_body},
         error::Error,
         uiaa::Operation,
@@ -225,9 +226,13 @@ pub(super) fn shared_secret_routes(routes: Routes) -> Routes {
         })
 }
 
-async fn nonce(State(app): State<App>) -> Result<Response, Error> {
+async fn nonce(
+    State(app): State<App>,
+    address: Option<Extension<Address>>,
+) -> Result<Response, Error> {
     secret(&app)?;
-    let nonce = app.users.uiaa().start(
+    app.rates.nonce(address.map(|Extension(address)| address))?;
+    let nonce = app.users.nonces().start(
         &**app.users.random(),
         SECRET_OPERATION,
         app.users.clock().now(),
@@ -263,7 +268,7 @@ async fn register_with_secret(
         address: None,
     }
     .read()?;
-    let sessions = app.users.uiaa();
+    let sessions = app.users.nonces();
     if sessions
         .completed(&body.nonce, SECRET_OPERATION, app.users.clock().now())
         .is_none()

@@ -236,19 +236,33 @@ pub(super) async fn members(app: App, caller: Requester, input: Input) -> Result
                 .await?
         }
     };
-    let (wanted, unwanted) = (input.param("membership"), input.param("not_membership"));
+    let (wanted, unwanted) = (
+        a_membership(&input, "membership")?,
+        a_membership(&input, "not_membership")?,
+    );
     let mut events = seen.reader.state_events_at(root).await?;
     events.retain(|event| {
         let member = event.pdu.member();
         let membership = member.and_then(|member| member.membership.as_ref());
         let membership = membership.map_or("", MembershipState::as_str);
         event.pdu.kind == TimelineEventType::RoomMember
-            && wanted.as_deref().is_none_or(|wanted| wanted == membership)
-            && unwanted.as_deref() != Some(membership)
+            && wanted.is_none_or(|wanted| wanted == membership)
+            && unwanted != Some(membership)
     });
     events.sort_by_key(|event| event.order);
     let chunk = seen.show(&app, &events).await?;
     Ok(Json(Members { chunk }).into_response())
+}
+
+/// A parameter that names a membership.
+fn a_membership(input: &Input, name: &str) -> Result<Option<&'static str>, Error> {
+    const ALL: [&str; 5] = ["join", "invite", "knock", "leave", "ban"];
+    let Some(asked) = input.param(name) else {
+        return Ok(None);
+    };
+    let known = ALL.into_iter().find(|known| *known == asked);
+    let unknown = || Error::invalid_param("a membership is join, invite, knock, leave or ban");
+    known.map(Some).ok_or_else(unknown)
 }
 
 /// The answer of `/members`; its events are written as they are.

@@ -1,0 +1,215 @@
+//! Settings that hold, and settings that are refused.
+
+#![allow(clippy::unwrap_used)]
+use super::*;
+
+fn read(text: &str) -> Result<Config, ConfigError> {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vatra.toml");
+    std::fs::write(&file, text).unwrap();
+    Config::read(Some(&file))
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    let documented = include_str!("../../../../config/default.toml");
+    let read: Config = toml::from_str(documented).unwrap();
+    assert_eq!(read, Config::default());
+    let everything = toml::Value::try_from(Config::default()).unwrap();
+    let listed: toml::Value = toml::from_str(documented).unwrap();
+    assert_eq!(
+        listed, everything,
+        "every key stands in config/default.toml"
+    );
+}
+
+#[test]
+fn an_unknown_key_stops_the_start_and_is_named() {
+    let error = read("[client]\nlissten = \"127.0.0.1:1\"")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("vatra.toml") && error.contains("lissten"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_setting_that_is_not_honoured_yet_stops_the_start() {
+    let error = read("[smtp]\nhost = \"localhost\"")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("smtp"), "{error}");
+}
+
+#[test]
+fn open_registration_on_a_public_address_wants_to_be_said_twice() {
+    let open = "[client]\nlisten = \"0.0.0.0:8008\"\n[registration]\nopen = true\n";
+    let error = read(open).unwrap_err().to_string();
+    assert!(
+        error.contains("registration.allow_open_on_public_address"),
+        "{error}"
+    );
+    read(&format!("{open}allow_open_on_public_address = true")).unwrap();
+    read(&format!("{open}token = \"secret\"")).unwrap();
+    // The other listener serves the same.
+    let federation =
+        "[federation]\nenabled = true\nlisten = \"0.0.0.0:8448\"\n[registration]\nopen = true\n";
+    let error = read(federation).unwrap_err().to_string();
+    assert!(error.contains("registration.open"), "{error}");
+    read(&federation.replace("enabled = true", "enabled = false")).unwrap();
+}
+
+#[test]
+fn a_trusted_proxy_is_an_address_or_a_network() {
+    let error = read("[client]\ntrusted_proxies = [\"127.0.0.1\", \"proxy\"]")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("client.trusted_proxies") && error.contains("proxy is"),
+        "{error}"
+    );
+    let good = "[client]\ntrusted_proxies = [\"127.0.0.1\", \"::1\", \"10.0.0.0/8\"]";
+    assert_eq!(read(good).unwrap().client.trusted_proxies.len(), 3);
+}
+
+#[test]
+fn a_default_room_version_that_nobody_knows_is_refused() {
+    let error = read("[rooms]\ndefault_version = \"13\"").unwrap_err();
+    let error = error.to_string();
+    assert!(error.contains("rooms.default_version"), "{error}");
+    read("[rooms]\ndefault_version = \"10\"").unwrap();
+}
+
+#[test]
+fn networks_and_servers_that_are_none_are_refused_by_their_keys() {
+    for (key, value) in [
+        ("allowed_networks", "[\"10.0.0.0\"]"),
+        ("trusted_key_servers", "[\"no server\"]"),
+        ("delegate", "\"no server\""),
+    ] {
+        let error = read(&format!("[federation]\n{key} = {value}"))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(&format!("federation.{key}")), "{error}");
+    }
+    read(
+        "[federation]\nallowed_networks = [\"10.0.0.0/8\"]\ntrusted_key_servers = [\"a.example\"]",
+    )
+    .unwrap();
+}
+
+#[test]
+fn half_a_certificate_is_refused() {
+    let error = read("[federation]\nenabled = true\ntls_cert = \"cert.pem\"")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("federation.tls_key"), "{error}");
+}
+
+/// What a value of one key is refused with.
+fn refused(section: &str, line: &str) -> String {
+    read(&format!("{section}\n{line}")).unwrap_err().to_string()
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_by_file_and_key() {
+    for (section, key, value) in [
+        ("client", "base_url", "\"matrix.example\""),
+        ("client", "base_url", "\"ftp://matrix.example\""),
+        ("client", "base_url", "\"https:///x\""),
+        ("client", "max_request_bytes", "0"),
+        ("client", "max_request_bytes", "65535"),
+        ("media", "max_upload_bytes", "0"),
+        ("log", "filter", "\"vatra=loud\""),
+        ("support", "admin_matrix_id", "\"admin\""),
+        ("support", "admin_email", "\"admin\""),
+        ("support", "page", "\"example.org\""),
+        ("federation", "trusted_ca", "\"/nowhere/ca.pem\""),
+        ("metrics", "listen", "\"9009\""),
+        ("storage", "memory_budget_bytes", "1000"),
+    ] {
+        let error = refused(&format!("[{section}]"), &format!("{key} = {value}"));
+        let expected = format!("vatra.toml: {section}.{key}: ");
+        assert!(error.contains(&expected), "{expected} is not in: {error}");
+    }
+    for (key, value) in [
+        ("server_name", "\"no name\""),
+        ("data_dir", "\"\""),
+        ("media_dir", "\"\""),
+        ("media_dir", "\"./data/store/media\""),
+    ] {
+        let error = refused("", &format!("{key} = {value}"));
+        let expected = format!("vatra.toml: {key}: ");
+        assert!(error.contains(&expected), "{expected} is not in: {error}");
+    }
+    let error = refused("[turn]", "uris = [\"turn:a\"]\npassword = \"b\"\nttl_s = 0");
+    assert!(error.contains("vatra.toml: turn.ttl_s: "), "{error}");
+    read("[client]\nbase_url = \"https://matrix.example/a\"").unwrap();
+}
+
+#[test]
+fn certificates_are_read_before_the_start_whether_or_not_they_are_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let made = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+    let file = |name: &str, text: &str| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        file.display().to_string()
+    };
+    let cert = file("cert.pem", &made.cert.pem());
+    let key = file("key.pem", &made.signing_key.serialize_pem());
+    let other = file("other.pem", &other.signing_key.serialize_pem());
+    let empty = file("empty.pem", "");
+    let with = |cert: &str, key: &str| {
+        read(&format!(
+            "[federation]\ntls_cert = {cert:?}\ntls_key = {key:?}\ntrusted_ca = {cert:?}"
+        ))
+    };
+    with(&cert, &key).unwrap();
+    for (bad_cert, bad_key, blamed) in [
+        ("/nowhere/cert.pem", key.as_str(), "tls_cert"),
+        (&empty, &key, "tls_cert"),
+        (&cert, "/nowhere/key.pem", "tls_key"),
+        (&cert, &empty, "tls_key"),
+        (&cert, &other, "tls_key"),
+    ] {
+        let error = with(bad_cert, bad_key).unwrap_err().to_string();
+        let expected = format!("vatra.toml: federation.{blamed}: ");
+        assert!(error.contains(&expected), "{expected} is not in: {error}");
+        assert!(error.contains("PEM"), "{error}");
+    }
+}
+
+#[test]
+fn a_mistake_in_the_environment_is_not_blamed_on_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vatra.toml");
+    std::fs::write(&file, "[presence]\nenabled = false").unwrap();
+    let read = |name: &str, value: &str| {
+        let good = ("VATRA__LOG__JSON".to_owned(), "true".to_owned());
+        Config::read_with(Some(&file), vec![good, (name.to_owned(), value.to_owned())])
+    };
+    for (name, value) in [
+        ("VATRA__PRESENCE__ENABLED", "perhaps"),
+        ("VATRA__CLIENT__LISSTEN", "127.0.0.1:1"),
+        ("VATRA__CLIENT__LISTEN", "here"),
+        ("VATRA__CLIENT__BASE_URL", "here"),
+        ("vatra__client__max_request_bytes", "1"),
+        ("VATRA__CLIENT__TRUSTED_PROXIES", "127.0.0.1,proxy"),
+        ("VATRA__NOTHING", "1"),
+    ] {
+        let error = read(name, value).unwrap_err().to_string();
+        let begin = format!("the environment variable {name}: ");
+        assert!(error.starts_with(&begin), "{error}");
+    }
+    let error = Config::read_with(Some(&file), Vec::new()).map(|config| config.presence.enabled);
+    assert!(!error.unwrap());
+    let config = read("VATRA__PRESENCE__ENABLED", "true").unwrap();
+    assert!(config.presence.enabled && config.log.json);
+    // The file's own mistakes stay its own.
+    std::fs::write(&file, "[presence]\nenabled = \"perhaps\"").unwrap();
+    let error = read("VATRA__LOG__FILTER", "info").unwrap_err().to_string();
+    assert!(error.contains("vatra.toml: "), "{error}");
+}
