@@ -178,6 +178,7 @@ fn log(config: &Config) -> Result<(), String> {
         EnvFilter::try_new(&config.log.filter).map_err(|error| format!("log.filter: {error}"))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     if config.log.json {
         lines.json().init()

@@ -188,6 +188,23 @@ async fn what_is_not_signed_for_this_server_is_refused() {
             .header("authorization", claim);
         refused(request, 401, "M_UNAUTHORIZED").await;
     }
+    // Where no proof is needed, one does not matter: some servers sign all that they ask.
+    let claim = format!(
+        "X-Matrix origin=\"{}\",destination=\"{}\",key=\"ed25519:a\",sig=\"{signature}\"",
+        name(&there),
+        name(&here)
+    );
+    for path in ["/_matrix/key/v2/server", "/_matrix/federation/v1/version"] {
+        let request = here.request(Method::GET, path);
+        succeeds(request.header("authorization", &claim)).await;
+    }
+    let whoami = here.request(Method::GET, "/_matrix/client/v3/account/whoami");
+    refused(
+        whoami.header("authorization", &claim),
+        401,
+        "M_MISSING_TOKEN",
+    )
+    .await;
     for header in ["X-Matrix", "Bearer x", "X-Matrix origin=,key=,sig="] {
         let request = here
             .request(Method::GET, &path)

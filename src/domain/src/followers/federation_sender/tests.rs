@@ -496,6 +496,38 @@ async fn a_transaction_that_is_refused_again_and_again_is_set_aside_in_sight() {
 }
 
 #[tokio::test]
+async fn what_a_server_does_not_take_for_ours_waits_until_it_does() {
+    let mut world = World::new().await;
+    world.start();
+    let room = world.room().await;
+    world.send(&room, member("@bob:b", "@bob:b", "join")).await;
+    world.others.set("b", 401);
+    world.say(&room, "patience").await;
+    for attempt in 1..=8 {
+        world
+            .until(
+                || world.others.to("b").len() == attempt,
+                || format!("attempt {attempt}"),
+            )
+            .await;
+        world.quiet().await;
+        if attempt == 8 {
+            world.others.set("b", 200);
+        }
+        world.clock.advance(86_400_000);
+    }
+    world.told("b", &["patience"; 9]).await;
+    let view = world
+        .sender
+        .as_ref()
+        .unwrap()
+        .destination(server_name!("b"))
+        .await
+        .unwrap();
+    assert_eq!((view.row.set_aside, view.behind_in), (0, 0));
+}
+
+#[tokio::test]
 async fn whoever_was_away_for_long_is_told_the_newest_of_each_room() {
     let mut world = World::new().await;
     world.start();

@@ -30,7 +30,9 @@ pub(super) const MAX_EVENTS: usize = 50;
 /// The most ephemeral units, and the most bytes of them.
 pub(super) const MAX_EDUS: usize = 100;
 pub(super) const MAX_EDU_BYTES: usize = 60 << 10;
-/// How often a server may refuse a transaction before it is set aside.
+/// The answers that speak of what a transaction holds.
+const BAD_CONTENT: [u16; 3] = [400, 413, 422];
+/// How often a server may refuse what a transaction holds before it is set aside.
 const MAX_REFUSALS: u32 = 5;
 /// Whoever was away for longer than this, in milliseconds, and has missed more than a transaction, is told the newest event of each
 /// room, and asks for the rest.
@@ -210,7 +212,12 @@ impl Maker {
         match error.refusal() {
             Some(refusal) if refusal.status.is_client_error() && refusal.status != 429 => {
                 let reason = format!("it refuses a transaction: {refusal}");
-                self.refused(server, row, fixed, reason, started).await
+                if BAD_CONTENT.contains(&refusal.status.as_u16()) {
+                    return self.refused(server, row, fixed, reason, started).await;
+                }
+                // It does not know our key yet, or does not let us in: another transaction would fare no better.
+                self.remote.failed(server, started, &reason).await;
+                Ok(Turn::Wait(self.wait_of(server).await))
             }
             _ => {
                 debug!(%server, %error, "a transaction was not taken");
