@@ -177,16 +177,27 @@ async fn redaction(
     target: &OwnedEventId,
     prev_events: Vec<OwnedEventId>,
 ) -> Box<serde_json::value::RawValue> {
-    let known = b.rooms.reader().room(room).await.unwrap().unwrap();
-    let state = b.state(room).await;
-    let of = |kind: &str, key: &str| state[&(kind.to_owned(), key.to_owned())].clone();
+    let relation = json!({ "m.relates_to": { "rel_type": "m.reference", "event_id": target } });
     let draft = Draft {
         sender: bob.user.clone(),
         kind: "m.room.redaction".into(),
         state_key: None,
-        content: serde_json::from_value(json!({})).unwrap(),
+        content: serde_json::from_value(relation).unwrap(),
         redacts: Some(target.clone()),
     };
+    placed(b, room, draft, prev_events).await
+}
+
+/// An event of bob's, built by his server at a place of its choosing.
+async fn placed(
+    b: &Server,
+    room: &ruma::RoomId,
+    draft: Draft,
+    prev_events: Vec<OwnedEventId>,
+) -> Box<serde_json::value::RawValue> {
+    let known = b.rooms.reader().room(room).await.unwrap().unwrap();
+    let state = b.state(room).await;
+    let of = |kind: &str, key: &str| state[&(kind.to_owned(), key.to_owned())].clone();
     let placement = Placement {
         room_id: Some(room.to_owned()),
         rules: known.rules.clone(),
@@ -242,6 +253,47 @@ async fn a_redaction_that_comes_before_its_target_empties_it_when_it_arrives() {
     let (_, outcome) = a.receiver.receive(&b.name, &known, &void).await;
     assert_eq!(outcome.unwrap(), Verdict::SoftFailed);
     assert_eq!(a.heard(&room).await, ["stays"]);
+    a.is_sound().await;
+}
+
+#[tokio::test]
+async fn a_redaction_of_long_ago_that_has_no_power_does_nothing_and_relates_to_nothing() {
+    let (_, a, b, alice, bob, room) = pair("11").await;
+    let common: Vec<OwnedEventId> = a.extremities(&room).await.into_iter().collect();
+    let stays = a.say(&alice, &room, "stays").await;
+    let known = b.rooms.reader().room(&room).await.unwrap().unwrap();
+    // His server does not know what he redacts, and lets it wait; what follows hides it in the past.
+    let void = redaction(&b, &bob, &room, &stays, common).await;
+    let (void, outcome) = b.receiver.receive(&b.name, &known, &void).await;
+    assert_eq!(outcome.unwrap(), Verdict::Held);
+    let void = void.unwrap();
+    let after = Draft {
+        sender: bob.user.clone(),
+        kind: "m.room.message".into(),
+        state_key: None,
+        content: serde_json::from_value(json!({ "body": "after" })).unwrap(),
+        redacts: None,
+    };
+    let after = placed(&b, &room, after, vec![void.clone()]).await;
+    let (_, outcome) = b.receiver.receive(&b.name, &known, &after).await;
+    assert_eq!(outcome.unwrap(), Verdict::Visible);
+    for count in 0..300 {
+        b.say(&bob, &room, &count.to_string()).await;
+    }
+    let last = b.say(&bob, &room, "last").await;
+    assert_eq!(b.tell(&a, &room, &[last]).await, [Ok(())]);
+    assert!(a.event(&room, &void).await.is_none());
+    let known = a.rooms.reader().room(&room).await.unwrap().unwrap();
+    for _ in 0..4 {
+        backfill::before(&a.receiver, &known, RoomOrder(u64::MAX), 1_000)
+            .await
+            .unwrap();
+    }
+    let void = a.event(&room, &void).await.unwrap();
+    assert_eq!(void.status, Status::SoftFailed);
+    assert_eq!(a.event(&room, &stays).await.unwrap().redacted_by, None);
+    let heard = a.heard(&room).await;
+    assert!(heard.contains(&"stays".to_owned()) && heard.contains(&"after".to_owned()));
     a.is_sound().await;
 }
 

@@ -277,6 +277,8 @@ impl Receiver {
         batch.put(&schema::EVENTS, &event.sid, &event.row());
         if event.status == Status::Visible {
             put_place(&mut batch, &event);
+            // What clients do not see relates to nothing.
+            inner.put_relation(&mut batch, &event).await?;
         }
         let nodes = nodes.take();
         for (id, node) in &nodes {
@@ -284,7 +286,6 @@ impl Receiver {
         }
         put_gap(&mut batch, &event, &judged.missing);
         batch.delete(&schema::MISSING, &(room.sid, id));
-        inner.put_relation(&mut batch, &event).await?;
         let emptied = inner.put_redaction(&mut batch, room, &event).await?;
         let written = inner.store.write(batch).await;
         let nodes: Vec<_> = nodes.iter().map(|(id, _)| *id).collect();
