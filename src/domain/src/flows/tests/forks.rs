@@ -258,7 +258,12 @@ async fn a_redaction_that_comes_before_its_target_empties_it_when_it_arrives() {
 
 #[tokio::test]
 async fn a_redaction_of_long_ago_that_has_no_power_does_nothing_and_relates_to_nothing() {
-    let (_, a, b, alice, bob, room) = pair("11").await;
+    let (net, a, b, alice, bob, room) = pair("11").await;
+    let c = net.server("c").await;
+    let carol = c.user("carol").await;
+    c.join(&carol, &room, &a).await.unwrap();
+    let joined: Vec<OwnedEventId> = a.extremities(&room).await.into_iter().collect();
+    assert_eq!(a.tell(&b, &room, &joined).await, [Ok(())]);
     let common: Vec<OwnedEventId> = a.extremities(&room).await.into_iter().collect();
     let stays = a.say(&alice, &room, "stays").await;
     let known = b.rooms.reader().room(&room).await.unwrap().unwrap();
@@ -281,14 +286,23 @@ async fn a_redaction_of_long_ago_that_has_no_power_does_nothing_and_relates_to_n
         b.say(&bob, &room, &count.to_string()).await;
     }
     let last = b.say(&bob, &room, "last").await;
-    assert_eq!(b.tell(&a, &room, &[last]).await, [Ok(())]);
-    assert!(a.event(&room, &void).await.is_none());
-    let known = a.rooms.reader().room(&room).await.unwrap().unwrap();
-    for _ in 0..4 {
-        backfill::before(&a.receiver, &known, RoomOrder(u64::MAX), 1_000)
-            .await
-            .unwrap();
+    for reader in [&a, &c] {
+        let news = std::slice::from_ref(&last);
+        assert_eq!(b.tell(reader, &room, news).await, [Ok(())]);
+        assert!(reader.event(&room, &void).await.is_none());
+        let known = reader.rooms.reader().room(&room).await.unwrap().unwrap();
+        for _ in 0..4 {
+            backfill::before(&reader.receiver, &known, RoomOrder(u64::MAX), 1_000)
+                .await
+                .unwrap();
+        }
     }
+    // To carol's server what it redacts comes only now.
+    let late = std::slice::from_ref(&stays);
+    assert!(c.event(&room, &void).await.is_some());
+    assert_eq!(a.tell(&c, &room, late).await, [Ok(())]);
+    assert!(c.heard(&room).await.contains(&"stays".to_owned()));
+    c.is_sound().await;
     let void = a.event(&room, &void).await.unwrap();
     assert_eq!(void.status, Status::SoftFailed);
     assert_eq!(a.event(&room, &stays).await.unwrap().redacted_by, None);

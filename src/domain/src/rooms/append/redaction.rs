@@ -108,7 +108,12 @@ impl Inner {
             .by_ids(&view, std::slice::from_ref(target))
             .await?;
         let Some(target) = found.into_iter().next().flatten() else {
-            let key = (event.room, held_key(target, None));
+            // Of the past, one can be shown before its target is here; what it may do to it does not grow by that.
+            let powerful = self
+                .may_redact_others(room, event.root_before, &event.pdu)
+                .await?;
+            let server = event.pdu.sender.server_name();
+            let key = (event.room, held_key(target, (!powerful).then_some(server)));
             batch.put(&schema::HELD_REDACTIONS, &key, &event.sid);
             return Ok(None);
         };
