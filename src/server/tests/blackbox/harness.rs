@@ -58,6 +58,20 @@ impl Server {
 
     /// One with other settings.
     pub(crate) async fn start_with(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
+        let mut server = Self::prepare(engine, change);
+        server.run().await;
+        server
+    }
+
+    /// One on an engine of the test's own.
+    pub(crate) async fn start_on(engine: Arc<dyn vatra_store::Engine>) -> Self {
+        let mut server = Self::prepare(Engine::Memory, |_| {});
+        let running = server::start(server.config.clone(), engine).await;
+        server.running = Some(running.unwrap());
+        server
+    }
+
+    fn prepare(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
         // The second test of a process finds it installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -70,15 +84,13 @@ impl Server {
         config.storage.memory_budget_bytes = 32 << 20;
         change(&mut config);
         let client = Client::builder().no_proxy().build().unwrap();
-        let mut server = Self {
+        Self {
             running: None,
             engine,
             config,
             client,
             folder,
-        };
-        server.run().await;
-        server
+        }
     }
 
     async fn run(&mut self) {

@@ -1,11 +1,15 @@
 //! What surrounds every request: CORS, unknown paths, discovery, shutdown, two servers beside each other.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
 use serde_json::json;
+use vatra_store::{MemoryEngine, testing::FaultyEngine};
 
-use crate::harness::{Engine, Server, answer, both_engines, refused, succeeds};
+use crate::harness::{Engine, Server, answer, both_engines, encoded, refused, succeeds};
 
 both_engines!(
     unknown_paths_and_methods_are_unrecognized,
@@ -221,4 +225,70 @@ async fn a_stale_token_does_not_keep_anyone_from_logging_in() {
         .bearer_auth("stale");
     let (status, body) = answer(request.json(&body)).await;
     assert_eq!(status, 200, "{body}");
+}
+
+/// Waits until the server says that it is well.
+async fn healed(server: &Server) {
+    let begin = Instant::now();
+    while answer(server.request(Method::GET, "/health")).await.0 != 200 {
+        assert!(
+            begin.elapsed() < Duration::from_secs(30),
+            "it does not heal"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_store_takes_no_writes_reads_are_served_and_health_is_red_until_it_does() {
+    let engine = Arc::new(FaultyEngine::new(Arc::new(MemoryEngine::new())));
+    let server = Server::start_on(engine.clone()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    alice.sync(None).await;
+    let since = bob.sync(None).await["next_batch"].clone();
+    let since = since.as_str().unwrap();
+    alice.send(&room, "before").await;
+
+    engine.fail_commits.store(true, Ordering::SeqCst);
+    engine.fail_reopen.store(true, Ordering::SeqCst);
+    let path = format!("/rooms/{}/send/m.room.message/1", encoded(&room));
+    let send = || {
+        let body = json!({ "msgtype": "m.text", "body": "meanwhile" });
+        alice.request(Method::PUT, &path).json(&body)
+    };
+    for _ in 0..3 {
+        refused(send(), 503, "M_UNKNOWN").await;
+        for path in ["/health", "/health/ready"] {
+            let (status, health) = answer(server.request(Method::GET, path)).await;
+            let reason = health["read_only"].as_str().unwrap_or_default();
+            assert!(status == 503 && reason.contains("No space"), "{health}");
+        }
+        succeeds(server.request(Method::GET, "/health/live")).await;
+        // Being away is news that cannot be told now: the polls are answered all the same.
+        alice.get("/sync?timeout=0&set_presence=unavailable").await;
+        let sync = bob.sync(Some(since)).await;
+        let events = &sync["rooms"]["join"][&room]["timeline"]["events"];
+        assert_eq!(events[0]["content"]["body"], "before", "{sync}");
+        let messages = format!("/rooms/{}/messages?dir=b", encoded(&room));
+        bob.get(&messages).await;
+    }
+    let presence = format!("/presence/{}/status", encoded(&alice.id));
+    assert_eq!(bob.get(&presence).await["presence"], "online");
+    let body = json!({ "presence": "unavailable" });
+    let own = alice.request(Method::PUT, &presence).json(&body);
+    refused(own, 503, "M_UNKNOWN").await;
+
+    engine.fail_commits.store(false, Ordering::SeqCst);
+    engine.fail_reopen.store(false, Ordering::SeqCst);
+    healed(&server).await;
+    succeeds(send()).await;
+    alice.get("/sync?timeout=0&set_presence=unavailable").await;
+    let sync = bob.sync(Some(since)).await;
+    let told = sync["presence"]["events"].as_array().unwrap();
+    let away = |event: &serde_json::Value| {
+        event["sender"] == alice.id.as_str() && event["content"]["presence"] == "unavailable"
+    };
+    assert!(told.iter().any(away), "{sync}");
 }

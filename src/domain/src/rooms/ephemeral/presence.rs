@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,6 +42,8 @@ pub struct Presences {
     /// The newest change of anyone: most polls need look no further.
     newest: Arc<AtomicU64>,
     users: Arc<Mutex<BTreeMap<UserSid, Presence>>>,
+    /// The last poll's presence could not be told: said once, not for each poll.
+    untold: Arc<AtomicBool>,
 }
 
 /// One user's presence.
@@ -74,6 +76,7 @@ impl Presences {
             enabled,
             newest: Arc::default(),
             users: Arc::default(),
+            untold: Arc::default(),
         }
     }
 
@@ -98,6 +101,16 @@ impl Presences {
         let active = self.clock.now();
         self.change(reader, user, state, status, Some((active, SILENT_MS)))
             .await
+    }
+
+    /// A user polls, and is there. A poll is a read: it is answered whether or not the others can be told, and the next one tries
+    /// again.
+    pub async fn polled(&self, reader: &Reader, user: UserSid, state: PresenceState) {
+        let told = self.set(reader, user, state, None).await;
+        let before = self.untold.swap(told.is_err(), Ordering::Relaxed);
+        if let (Err(error), false) = (told, before) {
+            tracing::warn!(%error, "nobody is told who is there until this works again");
+        }
     }
 
     /// Another server tells the presence of one of its users, who was last active so many milliseconds ago.
@@ -137,8 +150,9 @@ impl Presences {
             return Ok(());
         }
         let now = self.clock.now();
-        let changed = {
+        let before = {
             let mut users = self.users();
+            let before = users.get(&user).cloned();
             let entry = users.entry(user).or_insert(Presence {
                 state: PresenceState::Offline,
                 status: None,
@@ -151,13 +165,36 @@ impl Presences {
             }
             let status = status.unwrap_or_else(|| entry.status.clone());
             let changed = entry.state != state || entry.status != status;
-            entry.state = state;
+            entry.state = state.clone();
             entry.status = status;
-            changed
+            if !changed {
+                return Ok(());
+            }
+            before
         };
-        if !changed {
-            return Ok(());
+        let told = self.tell(reader, user).await;
+        if told.is_err() {
+            self.take_back(user, &state, before);
         }
+        told
+    }
+
+    /// Nobody was told: the user is as before, so that the next attempt is a change again. Unless someone else has changed it meanwhile.
+    fn take_back(&self, user: UserSid, state: &PresenceState, before: Option<Presence>) {
+        let mut users = self.users();
+        let known = before.as_ref().map_or(Position(0), |before| before.changed);
+        let still = |now: &Presence| now.state == *state && now.changed == known;
+        if !users.get(&user).is_some_and(still) {
+            return;
+        }
+        match before {
+            Some(before) => users.insert(user, before),
+            None => users.remove(&user),
+        };
+    }
+
+    /// Tells those who share a room with a user that their presence has changed.
+    async fn tell(&self, reader: &Reader, user: UserSid) -> Result<(), RoomError> {
         let mut batch = Batch::new();
         batch.wake(topic::user(user));
         for (room, row) in reader.rooms_of(user).await? {

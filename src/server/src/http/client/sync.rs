@@ -35,8 +35,8 @@ pub(super) async fn sync(app: App, caller: Requester, input: Input) -> Result<Re
     if let Some(presence) = presence {
         app.ephemeral
             .presence
-            .set(&app.rooms.reader(), caller.sid, presence, None)
-            .await?;
+            .polled(&app.rooms.reader(), caller.sid, presence)
+            .await;
     }
     if let Some(since) = request.since {
         app.syncs.acknowledge(&viewer(&caller), since).await?;
