@@ -63,6 +63,9 @@ pub trait BlobBackend: Send + Sync + 'static {
     /// Opens a blob for a decoder. `None` if it is not there.
     async fn open_seekable(&self, id: BlobId) -> Result<Option<Box<dyn SeekRead>>, BlobError>;
 
+    /// Writes a small file and takes it away again: whether there is room.
+    async fn probe(&self) -> Result<(), BlobError>;
+
     /// A page of everything that is there. Begin with 0.
     async fn list(&self, page: u16) -> Result<BlobPage, BlobError>;
 }

@@ -62,9 +62,12 @@ pub enum MediaError {
     /// The stored file is missing or has another length than its row says.
     #[error("the stored file {0} is missing or damaged")]
     Damaged(BlobId),
-    /// The place where blobs are kept failed.
+    /// The place where blobs are kept could not read.
     #[error(transparent)]
     Blob(#[from] BlobError),
+    /// The place where blobs are kept takes none: the disk is full, say. Nothing was stored.
+    #[error("takes no files: {0}")]
+    Unwritable(BlobError),
     /// The store could not read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -27,6 +27,8 @@ use crate::schema::BlobId;
 
 /// How many bytes go to or come from the disk at once: large enough that the hop to the blocking pool costs little.
 const PIECE: usize = 256 * 1024;
+/// How many bytes are written to see whether there is room.
+const PROBE: usize = 64 * 1024;
 
 /// Blobs in a folder.
 #[derive(Debug, Clone)]
@@ -37,6 +39,20 @@ pub struct LocalBlobs {
 }
 
 impl LocalBlobs {
+    /// A file that has no name of its own yet.
+    async fn temporary(&self) -> Result<Temporary, BlobError> {
+        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
+        let path = self.root.join("tmp").join(name);
+        blocking(move || {
+            let file = File::options().write(true).create_new(true).open(&path)?;
+            Ok(Temporary {
+                file: Arc::new(file),
+                path,
+            })
+        })
+        .await
+    }
+
     /// Opens the folder, making it if needed, and removes what uploads cut short by a crash have left. One server at a
     /// time may have it open.
     pub async fn open(root: PathBuf) -> Result<Self, BlobError> {
@@ -76,19 +92,9 @@ impl LocalBlobs {
 #[async_trait]
 impl BlobBackend for LocalBlobs {
     async fn create(&self) -> Result<Box<dyn BlobWriter>, BlobError> {
-        let name = self.next.fetch_add(1, Ordering::Relaxed).to_string();
-        let path = self.root.join("tmp").join(name);
-        let temporary = blocking(move || {
-            let file = File::options().write(true).create_new(true).open(&path)?;
-            Ok(Temporary {
-                file: Arc::new(file),
-                path,
-            })
-        })
-        .await?;
         Ok(Box::new(LocalWriter {
             blobs: self.clone(),
-            temporary,
+            temporary: self.temporary().await?,
             waiting: Vec::new(),
             waiting_bytes: 0,
         }))
@@ -129,6 +135,15 @@ impl BlobBackend for LocalBlobs {
         let file = blocking(move || found(File::open(path))).await?;
         let Some(file) = file else { return Ok(None) };
         Ok(Some(Box::new(BufReader::new(file))))
+    }
+
+    async fn probe(&self) -> Result<(), BlobError> {
+        let temporary = self.temporary().await?;
+        blocking(move || {
+            (&*temporary.file).write_all(&[0; PROBE])?;
+            temporary.file.sync_all()
+        })
+        .await
     }
 
     /// A page is one of the 256 folders.

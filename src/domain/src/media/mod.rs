@@ -30,6 +30,7 @@ mod local;
 mod multipart;
 mod read;
 mod thumbnail;
+mod trouble;
 mod upload;
 
 #[cfg(test)]
@@ -50,7 +51,7 @@ pub use self::{
     thumbnail::{Method, Wanted},
     upload::{Reserved, Upload},
 };
-use self::{elsewhere::Elsewhere, thumbnail::Thumbnailer};
+use self::{elsewhere::Elsewhere, thumbnail::Thumbnailer, trouble::Trouble};
 use crate::{
     clock::{Millis, SharedClock},
     random::SharedRandom,
@@ -102,6 +103,7 @@ struct Inner {
     elsewhere: Option<Elsewhere>,
     /// Counts uploads to reserved ids; who waits for one looks again when it moves.
     arrivals: watch::Sender<u64>,
+    trouble: Trouble,
 }
 
 /// The media repository. Cheap to clone.
@@ -132,6 +134,7 @@ impl Media {
                 thumbnailer,
                 elsewhere: remote.map(Elsewhere::new),
                 arrivals,
+                trouble: Trouble::default(),
             }),
         }
     }

@@ -176,7 +176,7 @@ impl Media {
         if announced_bytes.is_some_and(|bytes| bytes > limit_bytes) {
             return Err(MediaError::TooLarge { limit_bytes });
         }
-        let mut writer = self.inner.blobs.create().await?;
+        let mut writer = self.written(self.inner.blobs.create().await)?;
         let mut body = std::pin::pin!(body);
         let mut hash = Sha256::new();
         let mut size: u64 = 0;
@@ -187,10 +187,11 @@ impl Media {
                 return Err(MediaError::TooLarge { limit_bytes });
             }
             hash.update(&piece);
-            writer.write(piece).await?;
+            self.written(writer.write(piece).await)?;
         }
         let id = BlobId(hash.finalize().into());
-        writer.finish(id).await?;
+        self.written(writer.finish(id).await)?;
+        self.inner.trouble.ended();
         Ok((id, size))
     }
 

@@ -256,7 +256,7 @@ impl From<MediaError> for Error {
             MediaError::Damaged(_) | MediaError::Blob(_) | MediaError::Store(_) => {
                 return Self::internal(&error);
             }
-            MediaError::Commit(_) => return Self::unavailable(&error),
+            MediaError::Commit(_) | MediaError::Unwritable(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)
     }

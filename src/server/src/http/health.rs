@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::wiring::App;
 
-/// `/health/live` (the process answers) and `/health/ready` (the store takes writes).
+/// `/health/live` (the process answers) and `/health/ready` (the store takes writes, and the media folder files).
 pub(crate) fn router() -> Router<App> {
     Router::new()
         .route("/health/live", get(live))
@@ -26,17 +26,21 @@ async fn live() -> Json<Value> {
 }
 
 async fn ready(State(app): State<App>) -> (StatusCode, Json<Value>) {
-    let health = app.store.health();
-    let status = if health.is_writable() {
+    let (health, media) = (app.store.health(), app.media.trouble().await);
+    let ready = health.is_writable() && media.is_none();
+    let status = if ready {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let body = json!({ "ready": health.is_writable(), "read_only": health.read_only, "reopens": health.reopens });
+    let body = json!({
+        "ready": ready, "read_only": health.read_only, "media": media, "reopens": health.reopens,
+    });
     (status, Json(body))
 }
 
 async fn page(State(app): State<App>) -> String {
+    let media = app.media.trouble().await;
     let mut page = String::new();
     let mut line = |name: &str, labels: &str, value: u64| {
         // A String takes every write.
@@ -92,5 +96,6 @@ async fn page(State(app): State<App>) -> String {
         "",
         u64::from(app.store.health().is_writable()),
     );
+    line("media_writable", "", u64::from(media.is_none()));
     page
 }

@@ -292,3 +292,33 @@ async fn while_the_store_takes_no_writes_reads_are_served_and_health_is_red_unti
     };
     assert!(told.iter().any(away), "{sync}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_no_file_can_be_stored_uploads_are_refused_and_health_is_red_until_one_can() {
+    let server = Server::start(Engine::Memory).await;
+    let alice = server.register("alice").await;
+    let upload = || {
+        let upload = alice.request(Method::POST, "/_matrix/media/v3/upload");
+        upload.body("a picture")
+    };
+    succeeds(upload()).await;
+    // What a disk refuses, whoever runs the test: files where there is no folder.
+    let place = server.config().media_dir.join("tmp");
+    std::fs::remove_dir(&place).unwrap();
+    std::fs::write(&place, "").unwrap();
+    succeeds(server.request(Method::GET, "/health")).await;
+    for _ in 0..2 {
+        refused(upload(), 503, "M_UNKNOWN").await;
+        let (status, health) = answer(server.request(Method::GET, "/health/ready")).await;
+        let reason = health["media"].as_str().unwrap_or_default();
+        assert!(status == 503 && reason.contains("media folder"), "{health}");
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+    }
+    let (status, health) = answer(server.request(Method::GET, "/health/ready")).await;
+    assert_eq!(status, 503, "trying it has not helped: {health}");
+    alice.create_room(json!({})).await;
+    std::fs::remove_file(&place).unwrap();
+    std::fs::create_dir(&place).unwrap();
+    healed(&server).await;
+    succeeds(upload()).await;
+}

@@ -159,9 +159,9 @@ impl Media {
             Rendered::Made(bytes, content_type) => {
                 let blob = BlobId(Sha256::digest(&bytes).into());
                 let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-                let mut writer = self.inner.blobs.create().await?;
-                writer.write(Bytes::from(bytes)).await?;
-                writer.finish(blob).await?;
+                let mut writer = self.written(self.inner.blobs.create().await)?;
+                self.written(writer.write(Bytes::from(bytes)).await)?;
+                self.written(writer.finish(blob).await)?;
                 if blob != key.0 {
                     self.use_blob(&mut batch, blob, size);
                 }
