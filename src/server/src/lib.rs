@@ -2,6 +2,7 @@
 //! `vatra-domain`, and how it is stored in `vatra-store`.
 
 pub mod config;
+mod folders;
 pub mod http;
 pub mod listen;
 pub mod operate;

@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use vatra::{
     config::Config,
-    operate::{self, Command, backup, health},
+    operate::{self, Command, health, restore},
     server,
 };
 
@@ -130,7 +130,7 @@ async fn run(arguments: Arguments) -> Result<(), String> {
 
 async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, String> {
     let command = match operation {
-        Operation::Restore { folder } => return backup::restore(&config, &folder).await,
+        Operation::Restore { folder } => return restore::restore(&config, &folder).await,
         Operation::Health => return health::health(config.client.listen).await,
         Operation::Backup { folder } => {
             // The server that runs may stand in another folder.

@@ -7,7 +7,12 @@ use tracing::warn;
 use vatra_store::Engine;
 use vatra_store_rocksdb::{RocksEngine, Settings};
 
-use crate::{config::Config, http, listen, operate::control, wiring::App};
+use crate::{
+    config::Config,
+    http, listen,
+    operate::{control, restore},
+    wiring::App,
+};
 
 /// A server that runs. Stop it with [`Running::stop`].
 pub struct Running {
@@ -33,8 +38,11 @@ impl StartError {
     }
 }
 
-/// Opens the store of these settings.
+/// Opens the store of these settings; refused where a restore was cut short.
 pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError> {
+    if let Some(reason) = restore::cut_short(&config.data_dir) {
+        return Err(StartError(reason));
+    }
     let folder = config.data_dir.join("store");
     tokio::fs::create_dir_all(&folder).await.map_err(|error| {
         let place = config.origin.of("data_dir");

@@ -1,25 +1,20 @@
 //! Backups: store, signing key and media in a folder, with `SHA256SUMS` (`sha256sum -c` reads it too).
 //!
 //! The store is copied first, at one moment, and the media after it: uploads are only ever added, so the copy has every
-//! file that its rows name. Restoring gives the store a new epoch: tokens from after the backup then mean a fresh sync; and no
-//! one-time key of the backup is handed out again, since it may have been before.
+//! file that its rows name. [`super::restore`] is the way back.
 
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
-use vatra_domain::{e2ee, media::LocalBlobs, schema};
-use vatra_store::{Options, Store};
+use vatra_domain::media::LocalBlobs;
 
-use crate::{config::Config, server, wiring::App};
+use crate::wiring::App;
 
 const SUMS: &str = "SHA256SUMS";
-const KEY: &str = "signing.key";
-/// Where a store is until it is restored in full.
-const RESTORING: &str = "restoring";
+pub(super) const KEY: &str = "signing.key";
 
 /// Copies everything into a folder that is new or empty, while the server runs.
 ///
@@ -59,70 +54,8 @@ pub async fn backup(app: &App, folder: &Path) -> Result<Vec<String>, String> {
     )])
 }
 
-/// Puts a backup in place of a store that is not there (any more).
-///
-/// # Errors
-/// A message that names the file: the backup is damaged or cut short, or there is a store already.
-pub async fn restore(config: &Config, folder: &Path) -> Result<Vec<String>, String> {
-    let at = |error: &dyn std::fmt::Display| format!("{}: {error}", folder.display());
-    let (data, media, from) = (
-        config.data_dir.clone(),
-        config.media_dir.clone(),
-        folder.to_owned(),
-    );
-    for there in [data.join("store"), data.join(KEY)] {
-        if there.exists() {
-            return Err(format!(
-                "{} is there already: move it away first",
-                there.display()
-            ));
-        }
-    }
-    let files = blocking(move || {
-        let files = verified(&from)?;
-        for file in &files {
-            let target = match file.strip_prefix("media") {
-                Ok(rest) => media.join(rest),
-                Err(_) if file.starts_with("store") => data.join(RESTORING).join(file),
-                Err(_) => data.join(file),
-            };
-            copy_durably(&from.join(file), &target)?;
-        }
-        Ok(files.len())
-    });
-    let files = files.await.map_err(|error| at(&error))?;
-    let restoring = Config {
-        data_dir: config.data_dir.join(RESTORING),
-        ..config.clone()
-    };
-    let engine = server::open_engine(&restoring)
-        .await
-        .map_err(|error| error.to_string())?;
-    let options = Options {
-        renew_epoch: true,
-        ..Options::default()
-    };
-    let store = Store::open(Arc::clone(&engine), options, schema::migrations())
-        .await
-        .map_err(|error| error.to_string())?;
-    e2ee::after_restore(&store)
-        .await
-        .map_err(|error| error.to_string())?;
-    store.close().await;
-    drop(engine);
-    // The store appears under its name when all else is done, so that nothing half restored can be started.
-    let data = config.data_dir.clone();
-    let appear = blocking(move || {
-        fs::rename(data.join(RESTORING).join("store"), data.join("store"))?;
-        fs::remove_dir(data.join(RESTORING))?;
-        fs::File::open(&data)?.sync_all()
-    });
-    appear.await.map_err(|error| error.to_string())?;
-    Ok(vec![format!("{files} files restored; clients sync anew")])
-}
-
 /// The files of a backup, each of which matches its sum.
-fn verified(folder: &Path) -> io::Result<Vec<PathBuf>> {
+pub(super) fn verified(folder: &Path) -> io::Result<Vec<PathBuf>> {
     let bad = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
     let sums =
         fs::read_to_string(folder.join(SUMS)).map_err(|error| bad(format!("{SUMS}: {error}")))?;
@@ -201,14 +134,6 @@ fn make_empty(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn copy_durably(from: &Path, to: &Path) -> io::Result<()> {
-    if let Some(folder) = to.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::copy(from, to)?;
-    fs::File::open(to)?.sync_all()
-}
-
 fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(file, bytes)?;
     fs::File::open(file)?.sync_all()?;
@@ -218,7 +143,7 @@ fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     tokio::task::spawn_blocking(work)

@@ -2,11 +2,12 @@
 //!
 //! Each command is one function over [`App`]. If a server runs on the `data_dir`, the command is handed to it through
 //! [`control`] (only one process may write a store); if none does, the command opens the store itself. Restoring is for a server
-//! that does not run: see [`backup::restore`].
+//! that does not run: see [`restore`].
 
 pub mod backup;
 pub mod control;
 pub mod health;
+pub mod restore;
 
 use std::path::PathBuf;
 

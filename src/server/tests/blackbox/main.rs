@@ -25,6 +25,7 @@ mod operate;
 mod people;
 mod process;
 mod races;
+mod restore;
 mod rooms;
 mod routing;
 mod server;

@@ -9,13 +9,13 @@ use reqwest::Method;
 use serde_json::json;
 use vatra::{
     config::Config,
-    operate::{self, backup},
+    operate::{self, restore},
 };
 
 use crate::harness::{Engine, PASSWORD, Server, encoded, refused, succeeds};
 
 /// Runs the real binary on the server's data; gives success and all it printed.
-async fn vatra(config: &Config, arguments: &[&str], input: &str) -> (bool, String) {
+pub(crate) async fn vatra(config: &Config, arguments: &[&str], input: &str) -> (bool, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vatra"));
     command
         .args(arguments)
@@ -34,7 +34,7 @@ async fn vatra(config: &Config, arguments: &[&str], input: &str) -> (bool, Strin
     (output.status.success(), String::from_utf8(printed).unwrap())
 }
 
-async fn does(config: &Config, arguments: &[&str], input: &str) -> String {
+pub(crate) async fn does(config: &Config, arguments: &[&str], input: &str) -> String {
     let (success, printed) = vatra(config, arguments, input).await;
     assert!(success, "{arguments:?}: {printed}");
     printed
@@ -158,7 +158,7 @@ async fn a_damaged_backup_is_refused() {
     std::fs::write(folder.join("signing.key"), "another").unwrap();
     let mut moved = config.clone();
     moved.data_dir = server.folder().join("restored");
-    let error = backup::restore(&moved, &folder).await.unwrap_err();
+    let error = restore::restore(&moved, &folder).await.unwrap_err();
     assert!(
         error.contains("signing.key") && error.contains("damaged"),
         "{error}"

@@ -1,6 +1,6 @@
 //! Key backups; and what of all this outlives a restart, and what a restored backup.
 
-use vatra::operate::{self, backup};
+use vatra::operate::{self, restore};
 
 use super::*;
 
@@ -133,7 +133,7 @@ async fn a_restored_server_hands_out_no_one_time_key_of_its_backup() {
     let mut moved = server.config().clone();
     moved.data_dir = server.folder().join("restored");
     moved.media_dir = server.folder().join("restored-media");
-    backup::restore(&moved, &folder).await.unwrap();
+    restore::restore(&moved, &folder).await.unwrap();
     assert!(!moved.data_dir.join("restoring").exists());
     server.replace(|config| *config = moved).await;
     let (alice, bob) = (alice.moved_to(&server), bob.moved_to(&server));
