@@ -67,6 +67,13 @@ pub enum Problem {
     StrangeFile(String),
 }
 
+impl Problem {
+    /// Whether `--repair` mends it.
+    pub fn is_derived(&self) -> bool {
+        matches!(self, Self::WrongUses { .. })
+    }
+}
+
 /// What was looked at.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct CheckSummary {

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use vatra_domain::{
+    audit::Problem,
     flows::leave::leave_all,
     users::{NewAccount, Requester},
 };
@@ -163,20 +164,24 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
 const LINES: usize = 10_000;
 
 async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
-    let mut lines = Vec::new();
-    let mut tell = |problem: &dyn std::fmt::Display| {
+    let (mut lines, mut left) = (Vec::new(), 0);
+    let mut tell = |problem: &dyn std::fmt::Display, mended: bool| {
+        left += u64::from(!(repair && mended));
         if lines.len() < LINES {
             lines.push(problem.to_string());
         }
     };
-    let rooms = app.rooms.check(repair, |problem| tell(&problem)).await;
+    let mut row = |problem: Problem| tell(&problem, problem.is_derived());
+    let rooms = app.rooms.check(repair, &mut row).await;
     let rooms = rooms.map_err(|error| error.to_string())?;
-    let users = app.users.check(repair, |problem| tell(&problem)).await;
+    let users = app.users.check(repair, &mut row).await;
     let users = users.map_err(|error| error.to_string())?;
-    let keys = app.e2ee.check(repair, |problem| tell(&problem)).await;
+    let keys = app.e2ee.check(repair, &mut row).await;
     let keys = keys.map_err(|error| error.to_string())?;
-    let media = app.media.check(repair, |problem| tell(&problem)).await;
-    let media = media.map_err(|error| error.to_string())?;
+    let media = app
+        .media
+        .check(repair, |problem| tell(&problem, problem.is_derived()));
+    let media = media.await.map_err(|error| error.to_string())?;
     let problems = rooms.problems + users + keys + media.problems;
     if problems > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
         lines.push(format!("only the first {LINES} are shown"));
@@ -185,7 +190,7 @@ async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
         "{} events, {} memberships, {} media, {} files with {} bytes: {problems} problems",
         rooms.events, rooms.memberships, media.media, media.blobs, media.bytes
     ));
-    if problems > 0 && !repair {
+    if left > 0 {
         return Err(lines.join("\n"));
     }
     Ok(lines)

@@ -10,7 +10,10 @@ use serde_json::json;
 use vatra::{
     config::Config,
     operate::{self, restore},
+    server::open_engine,
 };
+use vatra_domain::schema;
+use vatra_store::{Batch, Direction, Options, Range, Store};
 
 use crate::harness::{Engine, PASSWORD, Server, encoded, refused, succeeds};
 
@@ -195,5 +198,69 @@ async fn the_settings_of_the_image_and_of_the_operators_guide_are_known_to_vatra
     ] {
         let printed = does(&config, &["--config", file, "health"], "").await;
         assert!(printed.contains("\"ready\":true"), "{file}: {printed}");
+    }
+}
+
+/// Writes something into the store of a stopped server.
+async fn damage(config: &Config, what: impl AsyncFnOnce(&Store, &mut Batch)) {
+    let engine = open_engine(config).await.unwrap();
+    let store = Store::open(engine, Options::default(), schema::migrations());
+    let store = store.await.unwrap();
+    let mut batch = Batch::new();
+    what(&store, &mut batch).await;
+    store.write(batch).await.unwrap();
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_check_fails_until_what_can_be_repaired_is_and_says_what_cannot() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let said = alice.send(&room, "hello").await;
+    server.stop().await;
+    let config = server.config().clone();
+    assert!(does(&config, &["check"], "").await.contains("0 problems"));
+
+    damage(&config, async |store, batch| {
+        let view = store.view();
+        let all = view.range(&schema::TIMELINE, Range::all(), Direction::Backward, 1);
+        let (place, _) = all.await.unwrap().remove(0);
+        batch.delete(&schema::TIMELINE, &place);
+    })
+    .await;
+    let (success, printed) = vatra(&config, &["check"], "").await;
+    let line = printed
+        .lines()
+        .any(|line| line.contains("timeline") && line.contains("(derived)"));
+    assert!(
+        !success && line && printed.contains("1 problems"),
+        "{printed}"
+    );
+    let printed = does(&config, &["check", "--repair"], "").await;
+    assert!(printed.contains("(derived)"), "{printed}");
+    assert!(does(&config, &["check"], "").await.contains("0 problems"));
+    server.replace(|_| {}).await;
+    let alice = alice.moved_to(&server);
+    let path = format!("/rooms/{}/messages?dir=b&limit=1", encoded(&room));
+    assert_eq!(
+        alice.get(&path).await["chunk"][0]["event_id"],
+        said.as_str()
+    );
+    server.stop().await;
+
+    // An event cannot be made again from anything.
+    damage(&config, async |store, batch| {
+        let view = store.view();
+        let said = view.get(&schema::EVENT_SIDS, &said).await.unwrap().unwrap();
+        batch.delete(&schema::EVENTS, &said);
+    })
+    .await;
+    for arguments in [&["check"][..], &["check", "--repair"], &["check"]] {
+        let (success, printed) = vatra(&config, arguments, "").await;
+        assert!(
+            !success && printed.contains("no event"),
+            "{arguments:?}: {printed}"
+        );
     }
 }
