@@ -46,6 +46,13 @@ impl Ids {
         }
     }
 
+    /// Reads names and numbers anew from now on.
+    pub fn forget(&self) {
+        self.users.forget();
+        self.rooms.forget();
+        self.state_keys.forget();
+    }
+
     /// The number of a user, if this server has ever heard of them.
     pub async fn user(&self, user: &UserId) -> Result<Option<UserSid>, StoreError> {
         let view = self.store.view();
@@ -195,6 +202,11 @@ where
             sids: Cache::new(capacity),
             names: Cache::new(capacity),
         }
+    }
+
+    fn forget(&self) {
+        self.sids.clear();
+        self.names.clear();
     }
 
     async fn find<R: Key>(

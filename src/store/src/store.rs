@@ -164,6 +164,13 @@ impl Store {
         self.handle.shared.changes.since(topic, since)
     }
 
+    /// Rows were mended behind the back of those who remember them: every topic counts as changed up to now, so that what is kept in
+    /// memory by [`Store::changed_since`] is read anew.
+    pub fn forget_changes(&self) {
+        let shared = &self.handle.shared;
+        shared.changes.forget(*shared.watermark.borrow());
+    }
+
     /// Whether the store can write.
     pub fn health(&self) -> Health {
         self.handle.shared.health.borrow().clone()

@@ -245,6 +245,14 @@ impl Heads {
         self.slots.len()
     }
 
+    /// The next lock of each room reads its head from the store.
+    pub(super) async fn forget(&self) {
+        let slots: Vec<_> = self.slots.iter().map(|slot| Arc::clone(&slot)).collect();
+        for slot in slots {
+            *slot.lock().await = None;
+        }
+    }
+
     /// The room's slot. When there are too many, those nobody holds are forgotten (their heads are in the store).
     fn slot(&self, room: RoomSid) -> Arc<Mutex<Option<Head>>> {
         if self.slots.len() > self.capacity {

@@ -151,6 +151,16 @@ impl Rooms {
         }
     }
 
+    /// Forgets what was read of derived rows: they were mended. Waits for those who hold a room.
+    pub async fn forget(&self) {
+        let inner = &self.inner;
+        inner.store.forget_changes();
+        inner.ids.forget();
+        inner.recents.forget();
+        inner.rooms.clear();
+        inner.heads.forget().await;
+    }
+
     /// A reader over the newest view. Take a new one for each request: a view is a moment.
     pub fn reader(&self) -> Reader {
         self.reader_at(self.inner.store.view())

@@ -101,6 +101,11 @@ impl Unreads {
         }
     }
 
+    /// Counts anew from now on.
+    pub fn forget(&self) {
+        self.memos.clear();
+    }
+
     /// Counts what a user has not read of a room, by their push rules and without those they ignore; `joined` is the user's
     /// membership of it.
     pub async fn of(

@@ -127,6 +127,12 @@ impl Syncs {
         }
     }
 
+    /// Forgets what was read of derived rows, after the rooms have: they were mended.
+    pub async fn forget(&self) {
+        self.inner.providers.unreads.forget();
+        self.inner.waiters.forget().await;
+    }
+
     /// A device asks with a token of this server: what it was sent up to there it has, and is not kept any longer. Called
     /// before [`Syncs::sync`], which writes nothing.
     pub async fn acknowledge(&self, viewer: &Viewer, since: SyncToken) -> Result<(), SyncError> {

@@ -112,6 +112,14 @@ impl Waiters {
         Ok(Subscription { changes })
     }
 
+    /// Reads the rooms of all active users anew: memberships were mended.
+    pub async fn forget(&self) {
+        let users: Vec<UserSid> = self.inner.users.iter().map(|user| *user.key()).collect();
+        for user in users {
+            self.inner.refresh(user).await;
+        }
+    }
+
     /// The dispatcher: turns the store's wakes into the users' until `shutdown`.
     pub async fn run(self, mut wakes: mpsc::UnboundedReceiver<Wake>, shutdown: CancellationToken) {
         let mut sweep = tokio::time::interval(Duration::from_secs(60));

@@ -264,3 +264,52 @@ async fn a_check_fails_until_what_can_be_repaired_is_and_says_what_cannot() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_repaired_beside_a_running_server_is_what_it_answers_from() {
+    let server = Server::start(Engine::RocksDb).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let app = &server.running().app;
+    let (_, sid) = app.users.find(&bob.id).await.unwrap().unwrap();
+    let device = (sid, bob.device.clone());
+    // He has no keys, no room and no messages: so say rows that are wrong, and the server remembers them.
+    let mut batch = Batch::new();
+    let wrong = schema::KeyStateRow {
+        one_time: vec![("signed_curve25519".to_owned(), 7)],
+        ..schema::KeyStateRow::default()
+    };
+    batch.put(&schema::KEY_STATES, &device, &wrong);
+    let view = app.store.view();
+    let range = Range::prefix(&(sid,));
+    let rooms = view.range(&schema::MEMBERSHIPS, range, Direction::Forward, 10);
+    let (membership, _) = rooms.await.unwrap().remove(0);
+    batch.delete(&schema::MEMBERSHIPS, &membership);
+    batch.wake(schema::topic::devices(sid));
+    batch.wake(schema::topic::membership(sid));
+    app.store.write(batch).await.unwrap();
+    let count =
+        |sync: &serde_json::Value| sync["device_one_time_keys_count"]["signed_curve25519"].clone();
+    let sync = bob.sync(None).await;
+    assert_eq!(count(&sync), 7, "{sync}");
+    assert!(sync["rooms"]["join"][&room].is_null(), "{sync}");
+
+    does(server.config(), &["check", "--repair"], "").await;
+    let sync = bob.sync(None).await;
+    assert_ne!(count(&sync), 7, "{sync}");
+    assert!(sync["rooms"]["join"][&room].is_object(), "{sync}");
+    // And what happens there wakes him.
+    let since = sync["next_batch"].as_str().unwrap();
+    let path = format!("/sync?timeout=20000&since={}", encoded(since));
+    let poll = tokio::spawn({
+        let bob = bob.clone();
+        async move { bob.get(&path).await }
+    });
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    let begin = std::time::Instant::now();
+    alice.send(&room, "are you there?").await;
+    let sync = poll.await.unwrap();
+    assert!(sync["rooms"]["join"][&room].is_object(), "{sync}");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10));
+}

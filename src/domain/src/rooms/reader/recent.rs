@@ -94,6 +94,10 @@ impl Recents {
             rooms: Cache::with_weighter(items, cache_bytes.max(64 * WEIGHT), Weight),
         }
     }
+
+    pub(in super::super) fn forget(&self) {
+        self.rooms.clear();
+    }
 }
 
 #[derive(Clone)]
