@@ -41,6 +41,26 @@ macro_rules! both_engines {
 }
 pub(crate) use both_engines;
 
+/// The same for each `async fn name(engine: Engine)`, which starts servers as it needs them.
+macro_rules! on_both_engines {
+    ($($name:ident),* $(,)?) => {$(
+        mod $name {
+            use crate::harness::Engine;
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_memory() {
+                super::$name(Engine::Memory).await;
+            }
+
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn on_rocksdb() {
+                super::$name(Engine::RocksDb).await;
+            }
+        }
+    )*};
+}
+pub(crate) use on_both_engines;
+
 /// A server that runs in this process.
 pub(crate) struct Server {
     running: Option<Running>,

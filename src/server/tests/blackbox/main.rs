@@ -25,6 +25,7 @@ mod operate;
 mod people;
 mod process;
 mod races;
+mod registration;
 mod restore;
 mod rooms;
 mod routing;

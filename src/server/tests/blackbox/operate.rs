@@ -201,6 +201,48 @@ async fn the_settings_of_the_image_and_of_the_operators_guide_are_known_to_vatra
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn passwords_and_deactivations_of_a_stopped_server_hold_when_it_runs_again() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let (anna, berta) = (
+        server.register("anna").await,
+        server.register("berta").await,
+    );
+    let room = berta.create_room(json!({ "preset": "public_chat" })).await;
+    anna.join(&room).await;
+    berta.sync(None).await;
+    server.stop().await;
+    let config = server.config().clone();
+    does(&config, &["user", "password", "anna"], "another long one\n").await;
+    does(&config, &["user", "deactivate", "@berta:localhost"], "").await;
+    for command in ["password", "deactivate"] {
+        let (success, printed) = vatra(&config, &["user", command, "nobody"], "a long one\n").await;
+        assert!(!success && printed.contains("nobody"), "{printed}");
+    }
+    server.replace(|_| {}).await;
+
+    let (anna, berta) = (anna.moved_to(&server), berta.moved_to(&server));
+    for user in [&anna, &berta] {
+        let whoami = user.request(Method::GET, "/account/whoami");
+        refused(whoami, 401, "M_UNKNOWN_TOKEN").await;
+    }
+    let login = |user: &str, password: &str| {
+        let body = json!({ "type": "m.login.password", "user": user, "password": password });
+        let request = server.request(Method::POST, "/_matrix/client/v3/login");
+        request.json(&body)
+    };
+    refused(login("anna", PASSWORD), 403, "M_FORBIDDEN").await;
+    let session = succeeds(login("anna", "another long one")).await;
+    refused(login("berta", PASSWORD), 403, "M_USER_DEACTIVATED").await;
+    // She has left her rooms, which the others see.
+    let members = format!("/_matrix/client/v3/rooms/{}/joined_members", encoded(&room));
+    let members = server.request(Method::GET, &members);
+    let members = members.bearer_auth(session["access_token"].as_str().unwrap());
+    let members = succeeds(members).await;
+    let joined: Vec<_> = members["joined"].as_object().unwrap().keys().collect();
+    assert_eq!(joined, ["@anna:localhost"]);
+}
+
 /// Writes something into the store of a stopped server.
 async fn damage(config: &Config, what: impl AsyncFnOnce(&Store, &mut Batch)) {
     let engine = open_engine(config).await.unwrap();

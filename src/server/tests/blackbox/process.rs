@@ -419,3 +419,58 @@ async fn a_secret_from_the_environment_stays_as_it_is_written() {
         assert_eq!(answer["valid"], valid, "{token}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_environment_overrides_the_file_and_its_unknown_keys_stop_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vatra.toml");
+    let text = "server_name = \"file.example\"\n[client]\nbase_url = \"https://file.example\"\n\
+        [media]\nmax_upload_bytes = 1000\n[registration]\ntoken = \"of the file\"\n";
+    std::fs::write(&file, text).unwrap();
+    let file = file.to_str().unwrap();
+    let settings = [
+        ("VATRA_CONFIG", file),
+        ("VATRA__SERVER_NAME", "environment.example"),
+        ("VATRA__MEDIA__MAX_UPLOAD_BYTES", "2000"),
+        ("VATRA__REGISTRATION__TOKEN", ""),
+        ("VATRA__REGISTRATION__OPEN", "true"),
+    ];
+    let process = Process::start(&settings).await;
+    let token = process.register("alice").await;
+    let get = |path: &str| process.request(Method::GET, path).bearer_auth(&token);
+    let whoami = succeeds(get("/_matrix/client/v3/account/whoami")).await;
+    assert_eq!(whoami["user_id"], "@alice:environment.example");
+    let media = succeeds(get("/_matrix/client/v1/media/config")).await;
+    assert_eq!(media["m.upload.size"], 2000);
+    // What the environment does not say stays as the file has it.
+    let found = succeeds(get("/.well-known/matrix/client")).await;
+    let base_url = &found["m.homeserver"]["base_url"];
+    assert_eq!(
+        base_url.as_str().unwrap().trim_end_matches('/'),
+        "https://file.example"
+    );
+
+    for (name, value, named) in [
+        ("VATRA__REGISTRATION__OPNE", "true", "opne"),
+        (
+            "VATRA__CLIENT__MAX_REQUEST_BYTES",
+            "many",
+            "max_request_bytes",
+        ),
+    ] {
+        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let mut command = command(
+            folder.path(),
+            port,
+            &[("VATRA_CONFIG", file), (name, value)],
+        );
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap());
+        let output = output.await.unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(
+            !output.status.success() && told.contains(named),
+            "{name}: {told}"
+        );
+        assert!(!folder.path().join("data").exists(), "{name}");
+    }
+}
