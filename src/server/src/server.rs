@@ -9,7 +9,7 @@ use vatra_store_rocksdb::{RocksEngine, Settings};
 
 use crate::{
     config::Config,
-    http, listen,
+    folders, http, listen,
     operate::{control, restore},
     wiring::App,
 };
@@ -44,7 +44,7 @@ pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError>
         return Err(StartError(reason));
     }
     let folder = config.data_dir.join("store");
-    tokio::fs::create_dir_all(&folder).await.map_err(|error| {
+    folders::make(&folder).map_err(|error| {
         let place = config.origin.of("data_dir");
         StartError(format!("{place}: {}: {error}", folder.display()))
     })?;

@@ -33,6 +33,7 @@ use vatra_store::{Engine, Options, Store};
 
 use crate::{
     config::{Config, Durability},
+    folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
     outbound,
 };
@@ -228,6 +229,7 @@ impl App {
             random.clone(),
             server_name.clone(),
         );
+        folders::make(&config.media_dir).map_err(BlobError::from)?;
         let blobs = Arc::new(LocalBlobs::open(config.media_dir.clone()).await?);
         let settings = MediaSettings {
             max_upload_bytes: config.media.max_upload_bytes,
@@ -454,7 +456,7 @@ async fn signing_key(
 fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
     use std::{io::Write, os::unix::fs::OpenOptionsExt};
     if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
+        folders::make(folder)?;
     }
     let mut opened = std::fs::OpenOptions::new()
         .write(true)

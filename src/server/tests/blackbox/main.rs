@@ -23,6 +23,7 @@ mod limits;
 mod media;
 mod operate;
 mod people;
+mod power_cut;
 mod process;
 mod races;
 mod registration;

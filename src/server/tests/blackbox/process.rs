@@ -15,7 +15,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use crate::harness::{PASSWORD, answer, succeeds};
 
 /// A server of its own process on its own data.
-struct Process {
+pub(crate) struct Process {
     child: Option<Child>,
     address: String,
     folder: TempDir,
@@ -45,8 +45,13 @@ fn command(folder: &Path, port: u16, settings: &[(&str, &str)]) -> Command {
 
 impl Process {
     async fn start(settings: &[(&str, &str)]) -> Self {
+        Self::start_in(tempfile::tempdir().unwrap(), settings).await
+    }
+
+    /// One with its data in this folder.
+    pub(crate) async fn start_in(folder: TempDir, settings: &[(&str, &str)]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
+        let port = free_port();
         let client = Client::builder().no_proxy().build().unwrap();
         let begin = Instant::now();
         let child = command(folder.path(), port, settings).spawn().unwrap();
@@ -69,12 +74,12 @@ impl Process {
         process
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
         self.client
             .request(method, format!("{}{path}", self.address))
     }
 
-    async fn register(&self, name: &str) -> String {
+    pub(crate) async fn register(&self, name: &str) -> String {
         let body =
             json!({ "username": name, "password": PASSWORD, "auth": { "type": "m.login.dummy" } });
         let request = self.request(Method::POST, "/_matrix/client/v3/register");

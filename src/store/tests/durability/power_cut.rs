@@ -37,7 +37,7 @@ fn parse(line: &str) -> Event {
         ["rename", old, new] => Event::Rename((*old).to_owned(), (*new).to_owned()),
         ["unlink", name] => Event::Unlink((*name).to_owned()),
         ["sync", inode, size] => Event::Sync(inode.parse().unwrap(), size.parse().unwrap()),
-        ["dirsync"] => Event::FolderSync,
+        ["dirsync", "."] => Event::FolderSync,
         _ => unreachable!("a line of the notes: {line}"),
     }
 }

@@ -1,10 +1,12 @@
 /* Notes what the disk is known to hold. Preloaded into the writer; each line of the notes is one event:
- *   link NAME INODE      a file of the watched folder got a name (and a second one in the graveyard, so that its
+ *   link NAME INODE      a file below the watched folder got a name (and a second one in the graveyard, so that its
  *                        bytes can be looked at whatever happens to the first)
+ *   mkdir NAME           a folder got a name
  *   rename OLD NEW       a name changed
  *   unlink NAME          a name went
  *   sync INODE SIZE      a sync of the file was completed; SIZE is its size when the sync began
- *   dirsync              a sync of the folder was completed
+ *   dirsync NAME         a sync of a folder was completed; the watched folder itself is called "."
+ * Names are paths below the watched folder.
  * The writer notes its acknowledgements in the same file, so that the order of lines is the order of events.
  * While the file SHIM_FULL exists, the disk is full: writes to files of the watched folder fail with ENOSPC, the first
  * of them after half of its bytes. */
@@ -41,14 +43,23 @@ __attribute__((constructor)) static void start(void) {
         notes = real(getenv("WRITER_NOTES"), O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
 
-/* The name within the watched folder, or NULL. */
+/* The path below the watched folder, or NULL. */
 static const char *name_of(const char *path) {
     size_t length = watched ? strlen(watched) : 0;
     if (!length || strncmp(path, watched, length) || path[length] != '/')
         return NULL;
     while (path[length] == '/')
         length++;
-    return path[length] && !strchr(path + length, '/') ? path + length : NULL;
+    return path[length] ? path + length : NULL;
+}
+
+/* The path that an open file or folder has now. */
+static int path_of(int fd, char *path, size_t size) {
+    char link[64];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    ssize_t length = readlink(link, path, size - 1);
+    path[length < 0 ? 0 : length] = 0;
+    return length > 0;
 }
 
 static int opened(int fd, const char *path, int flags) {
@@ -92,6 +103,14 @@ int rename(const char *old, const char *new) {
     return result;
 }
 
+int mkdir(const char *path, mode_t mode) {
+    int (*real)(const char *, mode_t) = dlsym(RTLD_NEXT, "mkdir");
+    int result = real(path, mode);
+    if (result == 0 && name_of(path))
+        note("mkdir %s\n", name_of(path));
+    return result;
+}
+
 int unlink(const char *path) {
     int (*real)(const char *) = dlsym(RTLD_NEXT, "unlink");
     int result = real(path);
@@ -101,15 +120,16 @@ int unlink(const char *path) {
 }
 
 static int synced(int (*real)(int), int fd) {
-    struct stat info, folder;
+    struct stat info;
+    char path[512];
     int known = fstat(fd, &info) == 0;
     int result = real(fd);
     if (result != 0 || !known || !watched)
         return result;
     if (!S_ISDIR(info.st_mode))
         note("sync %lu %lld\n", (unsigned long)info.st_ino, (long long)info.st_size);
-    else if (stat(watched, &folder) == 0 && folder.st_ino == info.st_ino)
-        note("dirsync\n");
+    else if (path_of(fd, path, sizeof path) && (name_of(path) || strcmp(path, watched) == 0))
+        note("dirsync %s\n", name_of(path) ? name_of(path) : ".");
     return result;
 }
 
@@ -118,13 +138,10 @@ int fsync(int fd) { return synced(dlsym(RTLD_NEXT, "fsync"), fd); }
 int fdatasync(int fd) { return synced(dlsym(RTLD_NEXT, "fdatasync"), fd); }
 
 static int refused(int fd) {
-    char link[64], path[512];
+    char path[512];
     if (!full || access(full, F_OK) != 0)
         return 0;
-    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
-    ssize_t length = readlink(link, path, sizeof path - 1);
-    path[length < 0 ? 0 : length] = 0;
-    return name_of(path) != NULL;
+    return path_of(fd, path, sizeof path) && name_of(path) != NULL;
 }
 
 ssize_t write(int fd, const void *bytes, size_t count) {
