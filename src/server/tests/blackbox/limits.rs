@@ -4,10 +4,20 @@ use futures::future::join_all;
 use reqwest::{Method, RequestBuilder};
 use serde_json::json;
 
-use crate::harness::{Engine, PASSWORD, Server, answer, encoded, succeeds};
+use crate::harness::{Engine, PASSWORD, Server, answer, encoded, on_both_engines, succeeds};
 
-async fn limited_server() -> Server {
-    Server::start_with(Engine::Memory, |config| config.rate_limits.enabled = true).await
+on_both_engines!(
+    too_many_logins_are_told_when_to_come_back,
+    an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names_the_address,
+    sends_joins_invites_and_uploads_have_limits,
+    an_account_is_limited_however_its_name_is_spelt_and_wherever_its_password_is_shown,
+    names_and_registration_tokens_cannot_be_tried_one_after_the_other,
+    nonces_are_limited,
+    invitations_are_limited_in_whatever_way_they_are_sent,
+);
+
+async fn limited_server(engine: Engine) -> Server {
+    Server::start_with(engine, |config| config.rate_limits.enabled = true).await
 }
 
 /// How many of these are refused because they are too many; the refusals say when to come back.
@@ -23,10 +33,8 @@ async fn refused(requests: impl Iterator<Item = RequestBuilder>) -> usize {
     refused
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn too_many_logins_are_told_when_to_come_back() {
-    let server =
-        Server::start_with(Engine::Memory, |config| config.rate_limits.enabled = true).await;
+async fn too_many_logins_are_told_when_to_come_back(engine: Engine) {
+    let server = Server::start_with(engine, |config| config.rate_limits.enabled = true).await;
     let body = json!({ "type": "m.login.password", "user": "nobody", "password": "wrong" });
     for _ in 0..50 {
         let request = server
@@ -51,8 +59,9 @@ async fn too_many_logins_are_told_when_to_come_back() {
     panic!("no limit on logins");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names_the_address() {
+async fn an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names_the_address(
+    engine: Engine,
+) {
     // How many of 60 requests are refused, each with a name of its own and as if from one of so many addresses.
     async fn limited(server: &Server, endpoint: &str, addresses: usize) -> usize {
         let mut limited = 0;
@@ -68,8 +77,7 @@ async fn an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names
         }
         limited
     }
-    let mut server =
-        Server::start_with(Engine::Memory, |config| config.rate_limits.enabled = true).await;
+    let mut server = Server::start_with(engine, |config| config.rate_limits.enabled = true).await;
     for endpoint in ["login", "register"] {
         let refused = limited(&server, endpoint, 60).await;
         assert!(refused > 0, "{endpoint}: nobody's word is taken");
@@ -83,9 +91,8 @@ async fn an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sends_joins_invites_and_uploads_have_limits() {
-    let server = limited_server().await;
+async fn sends_joins_invites_and_uploads_have_limits(engine: Engine) {
+    let server = limited_server(engine).await;
     let alice = server.register("alice").await;
     let bob = server.register("bob").await;
     let room = alice.create_room(json!({})).await;
@@ -119,9 +126,10 @@ async fn sends_joins_invites_and_uploads_have_limits() {
     carol.create_room(json!({})).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_account_is_limited_however_its_name_is_spelt_and_wherever_its_password_is_shown() {
-    let mut server = limited_server().await;
+async fn an_account_is_limited_however_its_name_is_spelt_and_wherever_its_password_is_shown(
+    engine: Engine,
+) {
+    let mut server = limited_server(engine).await;
     // Each from an address of its own.
     server
         .replace(|config| config.client.trusted_proxies = vec!["127.0.0.1".to_owned()])
@@ -152,9 +160,8 @@ async fn an_account_is_limited_however_its_name_is_spelt_and_wherever_its_passwo
     assert!(refused(changes).await > 0, "passwords shown again");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn names_and_registration_tokens_cannot_be_tried_one_after_the_other() {
-    let server = Server::start_with(Engine::Memory, |config| {
+async fn names_and_registration_tokens_cannot_be_tried_one_after_the_other(engine: Engine) {
+    let server = Server::start_with(engine, |config| {
         config.rate_limits.enabled = true;
         config.registration.token = "secret".to_owned();
     })
@@ -168,9 +175,8 @@ async fn names_and_registration_tokens_cannot_be_tried_one_after_the_other() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nonces_are_limited() {
-    let server = Server::start_with(Engine::Memory, |config| {
+async fn nonces_are_limited(engine: Engine) {
+    let server = Server::start_with(engine, |config| {
         config.rate_limits.enabled = true;
         config.registration.shared_secret = "shared".to_owned();
     });
@@ -180,9 +186,8 @@ async fn nonces_are_limited() {
     assert!((1..=100).contains(&refused), "{refused}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn invitations_are_limited_in_whatever_way_they_are_sent() {
-    let server = limited_server().await;
+async fn invitations_are_limited_in_whatever_way_they_are_sent(engine: Engine) {
+    let server = limited_server(engine).await;
     let alice = server.register("alice").await;
     let users = |from: usize, count: usize| -> Vec<String> {
         (from..from + count)

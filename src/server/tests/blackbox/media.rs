@@ -13,9 +13,19 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use vatra::{
     config::Config,
-    server::{Running, start},
+    server::{Running, open_engine, start},
 };
 use vatra_store::MemoryEngine;
+
+use crate::harness::{Engine, on_both_engines};
+
+on_both_engines!(
+    a_file_comes_back_with_the_headers_of_the_spec,
+    thumbnails_are_pictures_and_need_one,
+    media_needs_a_token_unless_the_operator_serves_the_old_paths,
+    what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec,
+    a_reserved_id_is_filled_once_by_who_reserved_it,
+);
 
 struct Server {
     running: Running,
@@ -25,7 +35,7 @@ struct Server {
 }
 
 impl Server {
-    async fn start(change: impl FnOnce(&mut Config)) -> Self {
+    async fn start(engine: Engine, change: impl FnOnce(&mut Config)) -> Self {
         // A second test of this process finds it installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
@@ -35,7 +45,11 @@ impl Server {
         config.client.listen = "127.0.0.1:0".parse().unwrap();
         config.federation.enabled = false;
         change(&mut config);
-        let running = start(config, Arc::new(MemoryEngine::new())).await.unwrap();
+        let engine: Arc<dyn vatra_store::Engine> = match engine {
+            Engine::Memory => Arc::new(MemoryEngine::new()),
+            Engine::RocksDb => open_engine(&config).await.unwrap(),
+        };
+        let running = start(config, engine).await.unwrap();
         let client = Client::new();
         let mut server = Self {
             running,
@@ -120,9 +134,8 @@ fn png() -> Vec<u8> {
     bytes.into_inner()
 }
 
-#[tokio::test]
-async fn a_file_comes_back_with_the_headers_of_the_spec() {
-    let server = Server::start(|_| {}).await;
+async fn a_file_comes_back_with_the_headers_of_the_spec(engine: Engine) {
+    let server = Server::start(engine, |_| {}).await;
     let id = server
         .upload(
             "?filename=a%3Bb%20%22c%22.txt",
@@ -170,9 +183,8 @@ async fn a_file_comes_back_with_the_headers_of_the_spec() {
     server.running.stop().await;
 }
 
-#[tokio::test]
-async fn thumbnails_are_pictures_and_need_one() {
-    let server = Server::start(|_| {}).await;
+async fn thumbnails_are_pictures_and_need_one(engine: Engine) {
+    let server = Server::start(engine, |_| {}).await;
     let id = server.upload("", "text/html", png()).await;
     let thumbnail =
         |id: &str, query: &str| server.get(&format!("client/v1/media/thumbnail/{id}{query}"));
@@ -205,10 +217,12 @@ async fn thumbnails_are_pictures_and_need_one() {
     server.running.stop().await;
 }
 
-#[tokio::test]
-async fn media_needs_a_token_unless_the_operator_serves_the_old_paths() {
+async fn media_needs_a_token_unless_the_operator_serves_the_old_paths(engine: Engine) {
     for legacy in [false, true] {
-        let server = Server::start(|config| config.media.legacy_unauthenticated = legacy).await;
+        let server = Server::start(engine, |config| {
+            config.media.legacy_unauthenticated = legacy
+        })
+        .await;
         let id = server.upload("", "image/png", png()).await;
         refused(
             server.request(Method::GET, &format!("client/v1/media/download/{id}")),
@@ -240,9 +254,8 @@ async fn media_needs_a_token_unless_the_operator_serves_the_old_paths() {
     }
 }
 
-#[tokio::test]
-async fn what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec() {
-    let server = Server::start(|config| config.media.max_upload_bytes = 1000).await;
+async fn what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec(engine: Engine) {
+    let server = Server::start(engine, |config| config.media.max_upload_bytes = 1000).await;
     let config = server
         .get("client/v1/media/config")
         .send()
@@ -281,9 +294,8 @@ async fn what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec() {
     server.running.stop().await;
 }
 
-#[tokio::test]
-async fn a_reserved_id_is_filled_once_by_who_reserved_it() {
-    let server = Server::start(|_| {}).await;
+async fn a_reserved_id_is_filled_once_by_who_reserved_it(engine: Engine) {
+    let server = Server::start(engine, |_| {}).await;
     let bob = server.register("bob").await;
     let created = server
         .request(Method::POST, "media/v1/create")
