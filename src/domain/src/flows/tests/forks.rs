@@ -107,6 +107,31 @@ async fn who_was_banned_meanwhile_is_not_heard_and_is_no_extremity() {
 }
 
 #[tokio::test]
+async fn nothing_ends_where_only_an_unseen_event_follows() {
+    let (_, a, b, alice, bob, room) = pair("12").await;
+    let dora = b.user("dora").await;
+    b.join(&dora, &room, &a).await.unwrap();
+    let joined = b.extremities(&room).await;
+    let joined: Vec<_> = joined.into_iter().collect();
+    assert_eq!(b.tell(&a, &room, &joined).await, [Ok(())]);
+    let ban = json!({ "membership": "ban" });
+    let ban = a
+        .send(&alice, &room, "m.room.member", Some("@bob:b"), ban)
+        .await;
+    let seen = b.say(&dora, &room, "before").await;
+    let unseen = b.say(&bob, &room, "not banned yet").await;
+    let last = b.say(&dora, &room, "after").await;
+    b.tell(&a, &room, std::slice::from_ref(&seen)).await;
+    assert_eq!(a.extremities(&room).await, [ban.clone(), seen].into());
+    b.tell(&a, &room, std::slice::from_ref(&unseen)).await;
+    let stored = a.event(&room, &unseen).await.unwrap();
+    assert_eq!(stored.status, Status::SoftFailed);
+    b.tell(&a, &room, std::slice::from_ref(&last)).await;
+    assert_eq!(a.extremities(&room).await, [ban, last].into());
+    a.is_sound().await;
+}
+
+#[tokio::test]
 async fn rejected_events_are_kept_apart_and_what_follows_them_is_judged_for_itself() {
     let (_, a, b, _, bob, room) = pair("10").await;
     let reader = b.rooms.reader();

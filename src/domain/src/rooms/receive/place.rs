@@ -1,7 +1,10 @@
 //! An event finds its place: judged by its auth events, by the state before it and by the current state, then appended or put aside.
 //! In the room's turn, without the network.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use ruma::events::TimelineEventType;
 use vatra_store::{Batch, Position};
@@ -25,6 +28,9 @@ use crate::{
 
 /// How often the current state is resolved outside of the guard before it is done inside.
 const RACES: usize = 3;
+
+/// How many events are looked at behind those that were put aside; an end that is further back stays one.
+const MOST_PASSED: usize = 1_000;
 
 /// An event with its place worked out, before the current state has its say.
 pub(super) struct Judged {
@@ -283,7 +289,11 @@ impl Receiver {
         mut after: HashMap<EventSid, StateRoot>,
         nodes: &mut Grown,
     ) -> Result<NextHead, ReceiveError> {
-        let extremities = following(&row.extremities, judged.sid, &judged.pdu);
+        let mut extremities = following(&row.extremities, judged.sid, &judged.pdu);
+        if extremities.len() > 1 {
+            let passed = self.passed_unseen(&judged.pdu).await?;
+            extremities.retain(|(_, id, _)| !passed.contains(id.as_str()));
+        }
         after.insert(judged.sid, judged.root_after);
         after.retain(|sid, _| extremities.iter().any(|(other, _, _)| other == sid));
         let roots: Vec<StateRoot> = after.values().copied().collect();
@@ -297,6 +307,29 @@ impl Receiver {
             after,
             root,
         })
+    }
+
+    /// What an event follows by way of events that were put aside: nothing ends there any more, although what follows is not seen.
+    async fn passed_unseen(&self, pdu: &Pdu) -> Result<HashSet<String>, ReceiveError> {
+        let inner = self.inner();
+        let view = inner.store.view();
+        let mut passed = HashSet::new();
+        let mut next = pdu.prev_events.clone();
+        while !next.is_empty() && passed.len() < MOST_PASSED {
+            let before = inner.events.by_ids(&view, &next).await?;
+            next.clear();
+            for event in before.into_iter().flatten() {
+                if matches!(event.status, Status::Visible | Status::Outlier) {
+                    continue;
+                }
+                for id in &event.pdu.prev_events {
+                    if passed.insert(id.to_string()) {
+                        next.push(id.clone());
+                    }
+                }
+            }
+        }
+        Ok(passed)
     }
 
     /// Stores an event that is part of the graph but not of what clients see, nor of what the next event follows.
