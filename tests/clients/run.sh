@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stock clients against the real server: run.sh PATH_OF_VATRA. Installs the clients beside the build's cache.
+# Stock clients, and a stock mail server, with the real server: run.sh PATH_OF_VATRA. Installs them beside the build's cache.
 set -eu
 cd "$(dirname "$0")"
 cache="${VATRA_CACHE:-$HOME/.cache/vatra}/clients"
@@ -16,4 +16,7 @@ if [ ! -e "$cache/$sum/ready" ]; then
     touch "$cache/$sum/ready"
 fi
 cp js/*.mjs "$cache/$sum/js/"
-exec timeout --kill-after=30 600 "$cache/$sum/venv/bin/python" run.py "$1" "$cache/$sum/js"
+code=0
+timeout --kill-after=30 600 "$cache/$sum/venv/bin/python" run.py "$1" "$cache/$sum/js" || code=$?
+timeout --kill-after=30 200 "$cache/$sum/venv/bin/python" mail.py "$1" || code=$?
+exit "$code"

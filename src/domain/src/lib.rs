@@ -6,7 +6,7 @@
 //! | floor | modules |
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`random`], [`ids`], [`event`], [`audit`] |
-//! | 1 | [`remote`] |
+//! | 1 | [`remote`], [`mail`] |
 //! | 2 | [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`federation`], [`media`] |
@@ -20,6 +20,7 @@ pub mod federation;
 pub mod flows;
 pub mod followers;
 pub mod ids;
+pub mod mail;
 pub mod media;
 pub mod push;
 pub mod random;

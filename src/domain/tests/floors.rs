@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 16] = [
+const FLOORS: [(&str, u8); 17] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u8); 16] = [
     ("event", 0),
     ("audit", 0),
     ("remote", 1),
+    ("mail", 1),
     ("users", 2),
     ("e2ee", 2),
     ("push", 2),

@@ -5,6 +5,7 @@ pub mod config;
 mod folders;
 pub mod http;
 pub mod listen;
+pub mod mail;
 pub mod operate;
 mod outbound;
 pub mod server;

@@ -46,8 +46,20 @@ enum Operation {
         #[arg(long)]
         repair: bool,
     },
+    /// Mail.
+    #[command(subcommand)]
+    Mail(MailOperation),
     /// Asks the running server whether it takes writes; fails if it does not, or does not answer.
     Health,
+}
+
+#[derive(Subcommand)]
+enum MailOperation {
+    /// Sends a letter at once and says what the mail server answers.
+    Test {
+        /// To whom.
+        address: String,
+    },
 }
 
 #[derive(Subcommand)]
@@ -139,6 +151,7 @@ async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, St
             Command::Backup { folder }
         }
         Operation::Check { repair } => Command::Check { repair },
+        Operation::Mail(MailOperation::Test { address }) => Command::MailTest { address },
         Operation::User(UserOperation::Create { name, admin }) => Command::CreateUser {
             name,
             password: password()?,

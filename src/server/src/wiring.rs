@@ -35,6 +35,7 @@ use crate::{
     config::{Config, Durability},
     folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
+    mail::Mail,
     outbound,
 };
 
@@ -78,6 +79,8 @@ pub struct Parts {
     pub e2ee: E2ee,
     /// The same for users of every server.
     pub user_keys: UserKeys,
+    /// Mail, if there is a mail server.
+    pub mail: Option<Mail>,
     /// Rooms.
     pub rooms: Rooms,
     /// Typing, receipts and presence.
@@ -147,6 +150,9 @@ pub enum BuildError {
     /// The network cannot be used as the settings say.
     #[error("{0}")]
     Network(String),
+    /// Mail cannot be sent as the settings say.
+    #[error("{0}")]
+    Mail(String),
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
@@ -230,6 +236,7 @@ impl App {
             server_name.clone(),
         );
         folders::make(&config.media_dir).map_err(BlobError::from)?;
+        let mail = Mail::build(&config, &store, &users).map_err(BuildError::Mail)?;
         let blobs = Arc::new(LocalBlobs::open(config.media_dir.clone()).await?);
         let settings = MediaSettings {
             max_upload_bytes: config.media.max_upload_bytes,
@@ -246,6 +253,9 @@ impl App {
 
         let ephemeral = Ephemeral::new(store.clone(), clock.clone(), config.presence.enabled);
         let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        if let Some(mail) = &mail {
+            mail.run(&tasks, &soft_stop);
+        }
         let waiters = Waiters::new(rooms.clone());
         tasks.spawn(waiters.clone().run(store.wakes(), soft_stop.clone()));
         tasks.spawn(
@@ -337,6 +347,7 @@ impl App {
             users,
             e2ee,
             user_keys,
+            mail,
             rooms,
             ephemeral,
             syncs,

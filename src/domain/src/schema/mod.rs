@@ -12,6 +12,7 @@ use vatra_store::{Keyspace, Map, Migration, Position};
 mod e2ee;
 mod followers;
 mod ids;
+mod mail;
 mod media;
 mod migrations;
 mod remote;
@@ -25,6 +26,7 @@ pub use self::{
     },
     followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
+    mail::{EmailPurpose, EmailRow, EmailSessionRow, MailListRow, MailOutcomeRow, MailRow},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
     remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
@@ -318,6 +320,18 @@ pub const LOGIN_TOKENS: Map<(u64, [u8; 32]), UserSid> =
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
 
+/// A user's e-mail addresses, canonical. 60 bytes a row.
+pub const EMAILS: Map<(UserSid, String), EmailRow> = Map::new(Keyspace::Index, 75, "emails");
+/// Whose an e-mail address is: one account's at most. 50 bytes a row.
+pub const EMAIL_OWNERS: Map<String, UserSid> = Map::new(Keyspace::Index, 95, "email_owners");
+/// Attempts to show that an e-mail address is one's own: (expiry in milliseconds since the Unix epoch, session id). Of the range of
+/// rooms, where numbers are left. 250 bytes a row, kept a day.
+pub const EMAIL_SESSIONS: Map<(u64, String), EmailSessionRow> =
+    Map::new(Keyspace::Index, 60, "email_sessions");
+/// The session of a client's secret, an address and a purpose, by the SHA-256 of these. Of the range of rooms. 80 bytes a row.
+pub const EMAIL_SESSIONS_ASKED: Map<[u8; 32], String> =
+    Map::new(Keyspace::Index, 61, "email_sessions_asked");
+
 // ---------------------------------------------------------------- end-to-end encryption (owner: e2ee)
 
 /// A device's identity keys. 600 bytes a row.
@@ -430,3 +444,14 @@ pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed")
 /// batch). Whoever writes some wakes [`topic::elsewhere`]; the federation sender moves them into transactions. 1 kB a row, 60 kB at most.
 pub const EDU_OUTBOX: Map<(String, Position, u64), String> =
     Map::new(Keyspace::Stream, 120, "edu_outbox");
+
+// ---------------------------------------------------------------- mail (owner: mail)
+
+/// Mail that waits to be sent: (0 urgent, 1 other; when it is due, in milliseconds since the Unix epoch; Message-ID). 5 kB a row,
+/// 100 kB at most.
+pub const MAIL_QUEUE: Map<(u64, u64, String), MailRow> =
+    Map::new(Keyspace::Index, 121, "mail_queue");
+/// What became of mail: (0 sent, 1 failed; when, in milliseconds since the Unix epoch; Message-ID). Of the range of rooms. 100 bytes a
+/// row; kept an hour if it was sent, else thirty days.
+pub const MAIL_OUTCOMES: Map<(u64, u64, String), MailOutcomeRow> =
+    Map::new(Keyspace::Index, 62, "mail_outcomes");

@@ -3,7 +3,7 @@
 use ruma::{OwnedUserId, UserId};
 use vatra_store::{Batch, CommitError, Range};
 
-use super::{Users, UsersError};
+use super::{Users, UsersError, ValidatedEmail};
 use crate::{
     e2ee, random,
     schema::{self, AccountRow, UserSid},
@@ -18,6 +18,8 @@ pub struct NewAccount {
     pub password: Option<String>,
     /// May use the admin API.
     pub admin: bool,
+    /// An e-mail address that its owner has shown to be theirs.
+    pub email: Option<ValidatedEmail>,
 }
 
 impl Users {
@@ -49,7 +51,7 @@ impl Users {
         }
     }
 
-    /// Makes an account. Two requests for one name: the second is told that it is taken.
+    /// Makes an account. Two requests for one name or one address: the second is told that it is taken.
     pub async fn register(&self, new: NewAccount) -> Result<(OwnedUserId, UserSid), UsersError> {
         let name = match new.name {
             Some(name) => name.to_lowercase(),
@@ -71,9 +73,16 @@ impl Users {
         batch.assert_absent(&schema::TAKEN_NAMES, &name);
         batch.put(&schema::TAKEN_NAMES, &name, &sid);
         batch.put(&schema::ACCOUNTS, &sid, &row);
+        if let Some(email) = &new.email {
+            self.give_email(&mut batch, sid, email);
+        }
         match self.inner.store.write(batch).await {
             Ok(_) => Ok((user, sid)),
-            Err(CommitError::AssertFailed) => Err(UsersError::NameTaken),
+            Err(CommitError::AssertFailed) => {
+                self.available(&name).await?;
+                let email = new.email.ok_or(UsersError::NameTaken)?;
+                Err(self.why_not(&email).await?)
+            }
             Err(error) => Err(error.into()),
         }
     }
@@ -136,7 +145,7 @@ impl Users {
         Ok(())
     }
 
-    /// Ends an account: no password, no devices, no tokens, no keys, no profile, no account data. The name stays taken. Leaving the
+    /// Ends an account: no password, no devices, no tokens, no keys, no profile, no account data, no e-mail addresses. The name stays taken. Leaving the
     /// user's rooms is the caller's flow.
     pub async fn deactivate(&self, user: UserSid) -> Result<(), UsersError> {
         self.change_account(user, |row| {
@@ -151,6 +160,7 @@ impl Users {
         batch.delete_range(&schema::ACCOUNT_DATA, Range::prefix(&(user,)));
         batch.delete_range(&schema::ACCOUNT_DATA_LOG, Range::prefix(&(user,)));
         batch.delete_range(&schema::FILTERS, Range::prefix(&(user,)));
+        self.forget_emails(&mut batch, user).await?;
         self.inner.store.write(batch).await?;
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! What `vatra check` asks of accounts: names, tokens and account data against the second rows that find them.
+//! What `vatra check` asks of accounts: names, e-mail addresses, tokens and account data against the second rows that find them.
 
 use ruma::UserId;
 use serde_json::value::RawValue;
@@ -7,8 +7,8 @@ use super::Users;
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages, Problem},
     schema::{
-        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, TAKEN_NAMES, TOKENS, USER_IDS,
-        UserSid,
+        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, EMAIL_OWNERS, EMAILS, TAKEN_NAMES,
+        TOKENS, USER_IDS, UserSid,
     },
 };
 
@@ -25,6 +25,7 @@ impl Users {
     ) -> Result<u64, AuditError> {
         let mut audit = Audit::new(self.inner.store.clone(), repair, &mut report);
         names(&mut audit).await?;
+        emails(&mut audit).await?;
         tokens(&mut audit).await?;
         account_data(&mut audit).await?;
         Ok(audit.problems())
@@ -59,6 +60,34 @@ async fn names(audit: &mut Audit<'_>) -> Result<(), AuditError> {
                 .is_none_or(|id| id.localpart() == name);
             if account.is_none() || !named {
                 audit.row_is(&TAKEN_NAMES, name, Some(sid), None);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An address that an account has is its own, and no other.
+async fn emails(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let view = audit.view();
+    let mut rows = Pages::new(&EMAILS, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let wanted = page
+            .into_iter()
+            .map(|((user, address), _)| (address, user))
+            .collect();
+        audit.rows_are(&view, &EMAIL_OWNERS, wanted).await?;
+    }
+    let view = audit.view();
+    let mut rows = Pages::new(&EMAIL_OWNERS, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let keys: Vec<_> = page
+            .iter()
+            .map(|(address, user)| (*user, address.clone()))
+            .collect();
+        let emails = Audit::read_many(&view, &EMAILS, &keys).await?;
+        for ((address, user), email) in page.iter().zip(emails) {
+            if email.is_none() {
+                audit.row_is(&EMAIL_OWNERS, address, Some(user), None);
             }
         }
     }
@@ -129,7 +158,7 @@ mod tests {
         clock::ManualClock,
         ids::Ids,
         random::SystemRandom,
-        schema::{AccountDataRow, GLOBAL, UserSid, migrations},
+        schema::{AccountDataRow, EmailRow, GLOBAL, UserSid, migrations},
         users::{Login, NewAccount},
     };
 
@@ -141,6 +170,16 @@ mod tests {
         }),
         ("device_tokens", |user, _, _, b| {
             b.put(&DEVICE_TOKENS, &(user, "D".to_owned(), [7; 32]), &());
+        }),
+        ("email_owners", |user, _, _, b| {
+            let row = EmailRow {
+                validated: 1,
+                added: 1,
+            };
+            b.put(&EMAILS, &(user, "a@example.org".to_owned()), &row);
+        }),
+        ("email_owners", |user, _, _, b| {
+            b.put(&EMAIL_OWNERS, &"a@example.org".to_owned(), &user);
         }),
         ("account_data_log", |user, _, at, b| {
             b.delete(&ACCOUNT_DATA_LOG, &(user, at));

@@ -2,7 +2,7 @@
 
 use vatra_store::{CommitError, StoreError};
 
-use crate::ids::IdError;
+use crate::{ids::IdError, mail::templates::TemplateError};
 
 /// Reasons only; `http/error.rs` says what clients are told.
 #[derive(Debug, thiserror::Error)]
@@ -48,6 +48,24 @@ pub enum UsersError {
     /// The refresh token is unknown or used up.
     #[error("unknown refresh token")]
     UnknownRefreshToken,
+    /// What should be an e-mail address is none.
+    #[error("that is no e-mail address")]
+    BadEmail,
+    /// Something of a request for a validation is not of the form that it must have.
+    #[error("{0}")]
+    BadValidation(&'static str),
+    /// There is no session with this id and secret, for this purpose, whose address was validated.
+    #[error("the e-mail address has not been validated")]
+    EmailNotValidated,
+    /// The address is another account's.
+    #[error("that e-mail address is in use")]
+    EmailInUse,
+    /// The user has as many addresses as one may have.
+    #[error("there are too many e-mail addresses: remove some")]
+    TooManyEmails,
+    /// A letter cannot be made.
+    #[error(transparent)]
+    Template(#[from] TemplateError),
     /// The password could not be hashed.
     #[error("passwords cannot be hashed: {0}")]
     Hashing(String),

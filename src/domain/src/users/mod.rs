@@ -3,6 +3,7 @@
 //! - `accounts`: register, deactivate; `passwords`: argon2id on the blocking pool
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
 //! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties; `login_tokens`: tokens for one login
+//! - `emails`: addresses of accounts; `validation`: how someone shows that an address is theirs
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -12,6 +13,7 @@ pub mod account_data;
 mod accounts;
 mod check;
 mod devices;
+pub mod emails;
 mod error;
 mod filters;
 pub mod login_tokens;
@@ -21,6 +23,7 @@ pub mod profile;
 pub mod server_name;
 pub mod tokens;
 pub mod uiaa;
+pub mod validation;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -34,8 +37,10 @@ pub use self::{
     account_data::Ignored,
     accounts::NewAccount,
     devices::Device,
+    emails::Email,
     error::{AuthFailure, UsersError},
     tokens::{Login, Session},
+    validation::{ValidatedEmail, Validations},
 };
 use crate::{
     clock::SharedClock,

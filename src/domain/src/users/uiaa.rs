@@ -4,7 +4,7 @@
 //! (endpoint, user and the request's parameters): a stage done for one cannot be used for another. Sessions live in memory,
 //! are bounded in number and end after half an hour; no password is ever kept in one.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
@@ -26,7 +26,8 @@ pub struct Sessions {
 struct Session {
     /// A hash: an operation's parameters can be as large as a request.
     operation: [u8; 32],
-    completed: BTreeSet<String>,
+    /// The stages that are done, and for those that show more than that they are done, what they have shown.
+    completed: BTreeMap<String, Option<String>>,
     started: u64,
 }
 
@@ -48,7 +49,7 @@ impl Sessions {
         let id = token(random, 24);
         let session = Session {
             operation: hash(operation),
-            completed: BTreeSet::new(),
+            completed: BTreeMap::new(),
             started: now,
         };
         self.sessions.insert(id.clone(), session);
@@ -79,14 +80,28 @@ impl Sessions {
         let session = self.sessions.get(id)?;
         let valid = session.operation == hash(operation)
             && now.saturating_sub(session.started) < LIFETIME_MS;
-        valid.then(|| session.completed.iter().cloned().collect())
+        valid.then(|| session.completed.keys().cloned().collect())
     }
 
     /// A stage is done.
     pub fn complete(&self, id: &str, stage: &str) {
+        self.put(id, stage, None);
+    }
+
+    /// A stage is done, and has shown something that the operation needs.
+    pub fn complete_with(&self, id: &str, stage: &str, shown: String) {
+        self.put(id, stage, Some(shown));
+    }
+
+    fn put(&self, id: &str, stage: &str, shown: Option<String>) {
         if let Some(mut session) = self.sessions.get_mut(id) {
-            session.completed.insert(stage.to_owned());
+            session.completed.insert(stage.to_owned(), shown);
         }
+    }
+
+    /// What a stage has shown.
+    pub fn shown(&self, id: &str, stage: &str) -> Option<String> {
+        self.sessions.get(id)?.completed.get(stage)?.clone()
     }
 
     /// The operation was done: the session cannot be used for another.

@@ -8,13 +8,13 @@ use std::{net::SocketAddr, path::Path};
 use http::{Uri, uri::Scheme};
 use ruma::{ServerName, UserId};
 use tracing_subscriber::EnvFilter;
-use vatra_domain::flows::create_room;
+use vatra_domain::{flows::create_room, users::validation};
 
 use super::{Client, Config, Federation, Support, Turn};
 use crate::{
     http::address::Proxies,
     listen,
-    outbound::{dial, policy::Network},
+    outbound::{dial, mail::mailbox, policy::Network},
 };
 
 /// The smallest limit on requests that lets an event through, which may have 65,536 bytes.
@@ -45,6 +45,7 @@ impl Config {
         client(&self.client)?;
         federation(&self.federation)?;
         self.check_registration()?;
+        self.check_mail()?;
         turn(&self.turn)?;
         support(&self.support)?;
         if !create_room::is_known(&self.rooms.default_version) {
@@ -104,6 +105,50 @@ impl Config {
                 "anyone who reaches this address could register. Set registration.token, or set \
                  registration.allow_open_on_public_address = true if that is what you want",
             );
+        }
+        Ok(())
+    }
+
+    fn check_mail(&self) -> Checked {
+        let smtp = &self.smtp;
+        if smtp.host.is_empty() {
+            if self.registration.require_email {
+                let remedy =
+                    "nobody could register: set smtp.host, so that mail is sent, or leave it false";
+                return refuse("registration.require_email", remedy);
+            }
+            return Ok(());
+        }
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_:".contains(&byte);
+        if !smtp.host.bytes().all(fits) {
+            let remedy = "write a host name such as mail.example.org, or an address";
+            return refuse("smtp.host", remedy);
+        }
+        if smtp.port == 0 {
+            let remedy = "write the mail server's port: 587 for starttls, 465 for tls";
+            return refuse("smtp.port", remedy);
+        }
+        if mailbox(&smtp.from).is_none() {
+            let remedy = "write the address that mail comes from, such as matrix@example.org or Matrix <matrix@example.org>";
+            return refuse("smtp.from", remedy);
+        }
+        if smtp.username.is_empty() != smtp.password.is_empty() {
+            let remedy = "set both smtp.username and smtp.password, or neither";
+            return refuse("smtp.password", remedy);
+        }
+        if smtp.max_mails_per_hour == 0 {
+            let remedy = "let at least 1 be sent; leave smtp.host empty to send none";
+            return refuse("smtp.max_mails_per_hour", remedy);
+        }
+        if is_set(&smtp.trusted_ca)
+            && let Err(fault) = dial::authorities(Some(&smtp.trusted_ca))
+        {
+            let remedy = format!("{fault}: write the path of a readable PEM file");
+            return refuse("smtp.trusted_ca", remedy);
+        }
+        if validation::origin(&self.client.base_url).is_none() {
+            let remedy = "letters hold links: write the URL that clients reach this server at, such as https://matrix.example.org";
+            return refuse("client.base_url", remedy);
         }
         Ok(())
     }

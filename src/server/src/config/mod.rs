@@ -42,6 +42,10 @@ pub struct Config {
     pub media: Media,
     /// Voice and video calls.
     pub turn: Turn,
+    /// The mail server that sends this server's mail.
+    pub smtp: Smtp,
+    /// What mail looks like.
+    pub email: Email,
     /// Figures for operators.
     pub metrics: Metrics,
     /// What is logged.
@@ -104,6 +108,8 @@ pub struct Registration {
     pub shared_secret: String,
     /// Whoever registers must know this; empty: nothing to know.
     pub token: String,
+    /// Whoever registers must show that an e-mail address is theirs.
+    pub require_email: bool,
     /// Allows open registration without a token on an address that is not loopback.
     pub allow_open_on_public_address: bool,
 }
@@ -178,6 +184,48 @@ pub struct Turn {
     pub ttl_s: u64,
 }
 
+/// The mail server that sends this server's mail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Smtp {
+    /// Its name or address; empty: no mail is sent.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The name to log in with; empty: no login.
+    pub username: String,
+    /// The password.
+    pub password: String,
+    /// How the connection is secured.
+    pub tls: SmtpTls,
+    /// The sender, with a name or without.
+    pub from: String,
+    /// Certificates of authorities (PEM) that are trusted beside the public ones; empty for none.
+    pub trusted_ca: PathBuf,
+    /// The most letters sent within an hour.
+    pub max_mails_per_hour: usize,
+}
+
+/// How a connection to a mail server is secured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SmtpTls {
+    /// Not at all.
+    None,
+    /// By STARTTLS, without which nothing is sent.
+    Starttls,
+    /// From its first byte.
+    Tls,
+}
+
+/// What mail looks like.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Email {
+    /// A folder with templates of your own; empty: none.
+    pub templates_dir: PathBuf,
+}
+
 /// Figures for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -237,6 +285,17 @@ impl Default for Config {
                 password: String::new(),
                 ttl_s: 86_400,
             },
+            smtp: Smtp {
+                host: String::new(),
+                port: 587,
+                username: String::new(),
+                password: String::new(),
+                tls: SmtpTls::Starttls,
+                from: String::new(),
+                trusted_ca: PathBuf::new(),
+                max_mails_per_hour: 1_000,
+            },
+            email: Email::default(),
             metrics: Metrics {
                 listen: String::new(),
             },
@@ -287,7 +346,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Smtp => smtp, Metrics => metrics, Log => log);
 
 impl Config {
     /// What runs without a file: for trying it out, on this machine only.

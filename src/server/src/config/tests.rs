@@ -36,10 +36,10 @@ fn an_unknown_key_stops_the_start_and_is_named() {
 
 #[test]
 fn a_setting_that_is_not_honoured_yet_stops_the_start() {
-    let error = read("[smtp]\nhost = \"localhost\"")
+    let error = read("[email]\nnotification_delay_s = 600")
         .unwrap_err()
         .to_string();
-    assert!(error.contains("smtp"), "{error}");
+    assert!(error.contains("notification_delay_s"), "{error}");
 }
 
 #[test]
@@ -58,6 +58,64 @@ fn open_registration_on_a_public_address_wants_to_be_said_twice() {
     let error = read(federation).unwrap_err().to_string();
     assert!(error.contains("registration.open"), "{error}");
     read(&federation.replace("enabled = true", "enabled = false")).unwrap();
+}
+
+#[test]
+fn mail_that_could_not_be_sent_stops_the_start_and_names_key_and_remedy() {
+    let good = "[client]\nbase_url = \"https://matrix.example.org\"\n[smtp]\nhost = \"mail.example.org\"\n\
+                from = \"Hearth <hearth@example.org>\"\nusername = \"u\"\npassword = \"a secret\"\n";
+    assert_eq!(read(good).unwrap().smtp.port, 587);
+    for (good_line, bad_line, key, remedy) in [
+        ("mail.example.org", "smtp://mail", "smtp.host", "host name"),
+        (
+            "Hearth <hearth@example.org>",
+            "hearth",
+            "smtp.from",
+            "address",
+        ),
+        ("Hearth <hearth@example.org>", "", "smtp.from", "address"),
+        (
+            "Hearth <hearth@example.org>",
+            "a@b.c\\nBcc: d@e.f",
+            "smtp.from",
+            "address",
+        ),
+        ("password = \"a secret\"", "", "smtp.password", "both"),
+        (
+            "username = \"u\"",
+            "username = \"u\"\nport = 0",
+            "smtp.port",
+            "587",
+        ),
+        (
+            "username = \"u\"",
+            "tls = \"ssl\"",
+            "tls",
+            "config/default.toml",
+        ),
+        (
+            "username = \"u\"",
+            "username = \"u\"\nmax_mails_per_hour = 0",
+            "smtp.max_mails_per_hour",
+            "1",
+        ),
+        (
+            "base_url = \"https://matrix.example.org\"",
+            "",
+            "client.base_url",
+            "links",
+        ),
+    ] {
+        assert!(good.contains(good_line), "{good_line}");
+        let error = read(&good.replace(good_line, bad_line)).unwrap_err();
+        let error = error.to_string();
+        for told in ["vatra.toml", key, remedy] {
+            assert!(error.contains(told), "{bad_line}: {error}");
+        }
+        assert!(!error.contains("a secret"), "{error}");
+    }
+    let error = read("[registration]\nrequire_email = true").unwrap_err();
+    assert!(error.to_string().contains("smtp.host"), "{error}");
 }
 
 #[test]

@@ -165,11 +165,13 @@ impl Routes {
                     let args = params.iter().map(|(_, value)| value.to_owned()).collect();
                     let query = head.uri().query().unwrap_or_default().to_owned();
                     let address = head.extensions().get::<Address>().copied();
+                    let languages = languages(head.headers());
                     let input = Input {
                         args,
                         query,
                         body,
                         address,
+                        languages,
                     };
                     Ok::<_, Error>((caller, input))
                 };
@@ -382,6 +384,13 @@ fn written(response: impl ruma::api::OutgoingResponse) -> Result<Response, Error
         .try_into_http_response::<BytesMut>()
         .map_err(|error| Error::internal(&error))?;
     Ok(response.map(|body| Body::from(body.freeze())))
+}
+
+/// The languages of who sends a request, as in `Accept-Language`; empty if that is not said.
+pub(crate) fn languages(headers: &http::HeaderMap) -> String {
+    let header = headers.get(http::header::ACCEPT_LANGUAGE);
+    let text = header.and_then(|value| value.to_str().ok());
+    text.unwrap_or_default().to_owned()
 }
 
 /// The variable parts of a path, if they can be read.

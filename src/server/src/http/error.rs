@@ -191,7 +191,17 @@ impl From<UsersError> for Error {
             UsersError::BadDeviceId => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
             UsersError::TooManyDevices => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
             UsersError::UnknownRefreshToken => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
-            UsersError::Hashing(_) | UsersError::Store(_) => return Self::internal(&error),
+            UsersError::BadEmail | UsersError::BadValidation(_) => {
+                (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam)
+            }
+            UsersError::EmailNotValidated => {
+                (StatusCode::BAD_REQUEST, ErrorCode::ThreepidAuthFailed)
+            }
+            UsersError::EmailInUse => (StatusCode::BAD_REQUEST, ErrorCode::ThreepidInUse),
+            UsersError::TooManyEmails => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            UsersError::Template(_) | UsersError::Hashing(_) | UsersError::Store(_) => {
+                return Self::internal(&error);
+            }
             UsersError::Commit(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)

@@ -91,6 +91,17 @@ async fn page(State(app): State<App>) -> String {
             u64::from(follower.error().is_some()),
         );
     }
+    if let Some(mail) = &app.mail {
+        let counts = mail.mailer.counts();
+        line("mail_queued_total", "", counts.queued());
+        line("mail_sent_total", "", counts.sent());
+        line("mail_failed_total", "", counts.failed());
+        line("mail_put_off_total", "", counts.put_off());
+        // Without a store there is no figure, and the store's own say why.
+        if let Ok(lag) = mail.mailer.lag_ms().await {
+            line("mail_lag_seconds", "", lag / 1_000);
+        }
+    }
     line(
         "store_writable",
         "",

@@ -1,4 +1,4 @@
-//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media.
+//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, letters.
 //!
 //! Each kind has a bucket per key that refills steadily. The key is the user; where there is none yet, the name that someone
 //! tries to log in as and the address they come from (of IPv6 the network of 64 bits, which is what one customer has). Off
@@ -7,6 +7,7 @@
 use std::{
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
+    time::Duration,
 };
 
 use governor::{
@@ -14,6 +15,8 @@ use governor::{
     clock::{Clock, DefaultClock},
     state::keyed::DashMapStateStore,
 };
+
+use vatra_domain::mail::address::canonical;
 
 use super::{address::Address, error::Error};
 
@@ -39,6 +42,8 @@ pub struct Rates {
     join: Keyed,
     invite: Keyed,
     media: Keyed,
+    mail_to: Keyed,
+    mail_from: Keyed,
 }
 
 impl Rates {
@@ -53,6 +58,11 @@ impl Rates {
                 Quota::per_second(rate).allow_burst(burst.unwrap_or(NonZeroU32::MIN)),
             )
         };
+        let per_letter = |period: Duration, burst: u32| {
+            let burst = NonZeroU32::new(burst).unwrap_or(NonZeroU32::MIN);
+            let quota = Quota::with_period(period).unwrap_or(Quota::per_second(NonZeroU32::MIN));
+            RateLimiter::keyed(quota.allow_burst(burst))
+        };
         Self {
             enabled,
             login: per_second(1, 10),
@@ -65,6 +75,8 @@ impl Rates {
             join: per_second(1, 30),
             invite: per_second(1, INVITES),
             media: per_second(10, 100),
+            mail_to: per_letter(Duration::from_secs(600), 5),
+            mail_from: per_letter(Duration::from_secs(10), 30),
         }
     }
 
@@ -122,6 +134,14 @@ impl Rates {
     /// An upload by `user`.
     pub(crate) fn media(&self, user: &str) -> Result<(), Error> {
         self.check(&self.media, user)
+    }
+
+    /// A letter to an e-mail address, that someone asks for from an address.
+    pub(crate) fn mail(&self, to: &str, from: Option<Address>) -> Result<(), Error> {
+        self.check(&self.mail_from, &network(from))?;
+        // However it is written; what is no address gets no letter.
+        let to = canonical(to).unwrap_or_default();
+        self.check(&self.mail_to, &to)
     }
 
     fn check(&self, limiter: &Keyed, key: &str) -> Result<(), Error> {

@@ -8,16 +8,23 @@ use ruma::{
     UserId,
     api::{
         client::uiaa::{
-            AuthData, AuthFlow, AuthType, MatrixUserIdentifier, UiaaInfo, UserIdentifier,
+            AuthData, AuthFlow, AuthType, EmailUserIdentifier, MatrixUserIdentifier, UiaaInfo,
+            UserIdentifier,
         },
         error::{ErrorKind, StandardErrorBody},
     },
 };
 use subtle::ConstantTimeEq;
-use vatra_domain::users::Requester;
+use vatra_domain::{
+    schema::EmailPurpose,
+    users::{Requester, UsersError},
+};
 
 use super::error::Error;
 use crate::wiring::App;
+
+/// The stage of e-mail.
+const EMAIL: &str = "m.login.email.identity";
 
 /// One operation that wants authentication.
 pub(crate) struct Operation<'a> {
@@ -27,6 +34,20 @@ pub(crate) struct Operation<'a> {
     pub(crate) flows: Vec<AuthFlow>,
     /// Who must show their password, if a flow has that stage.
     pub(crate) user: Option<&'a Requester>,
+    /// For what an e-mail address must have been validated, if a flow has that stage.
+    pub(crate) email: EmailPurpose,
+}
+
+/// What a client has shown.
+enum Judged {
+    /// A stage.
+    Done(AuthType),
+    /// The stage of e-mail, with the id of the session whose address was validated.
+    Email(String),
+    /// Not what it should be.
+    Refused(ErrorKind, &'static str),
+    /// Nothing.
+    Nothing,
 }
 
 impl<'a> Operation<'a> {
@@ -39,11 +60,17 @@ impl<'a> Operation<'a> {
             name: format!("{name} {} {parameters:?}", user.user),
             flows,
             user: Some(user),
+            email: EmailPurpose::Add,
         }
     }
 
-    /// Ok once one flow is complete; otherwise the answer that says what is missing.
-    pub(crate) async fn check(&self, app: &App, auth: Option<&AuthData>) -> Result<(), Error> {
+    /// Ok once one flow is complete, with the session of the validated address if that was shown; otherwise the answer that says
+    /// what is missing.
+    pub(crate) async fn check(
+        &self,
+        app: &App,
+        auth: Option<&AuthData>,
+    ) -> Result<Option<String>, Error> {
         let sessions = app.users.uiaa();
         let now = app.users.clock().now();
         let session = match auth.and_then(AuthData::session) {
@@ -56,9 +83,10 @@ impl<'a> Operation<'a> {
         let mut failure = None;
         if let Some(auth) = auth {
             match self.stage(app, auth).await? {
-                Some(Ok(stage)) => sessions.complete(&session, stage.as_str()),
-                Some(Err(message)) => failure = Some(message),
-                None => {}
+                Judged::Done(stage) => sessions.complete(&session, stage.as_str()),
+                Judged::Email(shown) => sessions.complete_with(&session, EMAIL, shown),
+                Judged::Refused(kind, message) => failure = Some((kind, message)),
+                Judged::Nothing => {}
             }
         }
         let completed = sessions
@@ -70,12 +98,13 @@ impl<'a> Operation<'a> {
             .iter()
             .any(|flow| flow.stages.iter().all(is_done))
         {
+            let email = sessions.shown(&session, EMAIL);
             sessions.end(&session);
-            return Ok(());
+            return Ok(email);
         }
-        let auth_error = failure.map(|message| {
+        let auth_error = failure.map(|(kind, message)| {
             Box::new(StandardErrorBody {
-                kind: ErrorKind::Forbidden,
+                kind,
                 message: message.to_owned(),
             })
         });
@@ -88,29 +117,26 @@ impl<'a> Operation<'a> {
         }))
     }
 
-    /// Judges what the client shows: `None` if it shows nothing, else the stage or why not.
-    async fn stage(
-        &self,
-        app: &App,
-        auth: &AuthData,
-    ) -> Result<Option<Result<AuthType, &'static str>>, Error> {
+    /// Judges what the client shows.
+    async fn stage(&self, app: &App, auth: &AuthData) -> Result<Judged, Error> {
         let asked = |stage: &AuthType| self.flows.iter().any(|flow| flow.stages.contains(stage));
-        let judged = match auth {
-            AuthData::Dummy(_) if asked(&AuthType::Dummy) => Ok(AuthType::Dummy),
+        let refused = |message| Judged::Refused(ErrorKind::Forbidden, message);
+        Ok(match auth {
+            AuthData::Dummy(_) if asked(&AuthType::Dummy) => Judged::Done(AuthType::Dummy),
             AuthData::RegistrationToken(token) if asked(&AuthType::RegistrationToken) => {
                 let expected = app.config.registration.token.as_bytes();
                 let matches = bool::from(token.token.as_bytes().ct_eq(expected));
                 if matches {
-                    Ok(AuthType::RegistrationToken)
+                    Judged::Done(AuthType::RegistrationToken)
                 } else {
-                    Err("unknown registration token")
+                    refused("unknown registration token")
                 }
             }
             AuthData::Password(password) if asked(&AuthType::Password) => {
                 let Some(requester) = self.user else {
-                    return Ok(None);
+                    return Ok(Judged::Nothing);
                 };
-                if !names(&password.identifier, requester, app) {
+                if !names(&password.identifier, requester, app).await? {
                     // No other password would do, so the client is not asked to try again.
                     let message = "only the user themselves can confirm this";
                     return Err(Error::forbidden(message));
@@ -122,23 +148,43 @@ impl<'a> Operation<'a> {
                     .check_password(Some(requester.sid), password.password.clone())
                     .await?
                 {
-                    Ok(AuthType::Password)
+                    Judged::Done(AuthType::Password)
                 } else {
-                    Err("wrong password")
+                    refused("wrong password")
                 }
             }
-            AuthData::FallbackAcknowledgement(_) => return Ok(None),
-            _ => Err("this stage is not part of any flow"),
-        };
-        Ok(Some(judged))
+            AuthData::EmailIdentity(email) if asked(&AuthType::EmailIdentity) => {
+                let shown = &email.thirdparty_id_creds;
+                let (sid, secret) = (shown.sid.as_str(), shown.client_secret.as_str());
+                match app.users.validated(sid, secret, self.email).await {
+                    Ok(_) => Judged::Email(sid.to_owned()),
+                    Err(UsersError::EmailNotValidated) => {
+                        let message = "the e-mail address has not been validated";
+                        Judged::Refused(ErrorKind::ThreepidAuthFailed, message)
+                    }
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            AuthData::FallbackAcknowledgement(_) => Judged::Nothing,
+            _ => refused("this stage is not part of any flow"),
+        })
     }
 }
 
 /// Whether an identifier means the requester.
-fn names(identifier: &UserIdentifier, requester: &Requester, app: &App) -> bool {
-    let UserIdentifier::Matrix(MatrixUserIdentifier { user }) = identifier else {
-        return false;
-    };
-    let full = UserId::parse_with_server_name(user.as_str(), &app.server_name);
-    full.is_ok_and(|full| full == requester.user)
+async fn names(
+    identifier: &UserIdentifier,
+    requester: &Requester,
+    app: &App,
+) -> Result<bool, Error> {
+    match identifier {
+        UserIdentifier::Matrix(MatrixUserIdentifier { user }) => {
+            let full = UserId::parse_with_server_name(user.as_str(), &app.server_name);
+            Ok(full.is_ok_and(|full| full == requester.user))
+        }
+        UserIdentifier::Email(EmailUserIdentifier { address }) => {
+            Ok(app.users.email_owner(address).await? == Some(requester.sid))
+        }
+        _ => Ok(false),
+    }
 }

@@ -57,6 +57,11 @@ pub enum Command {
         /// The folder, absolute.
         folder: PathBuf,
     },
+    /// Sends a letter, to try the settings.
+    MailTest {
+        /// To whom.
+        address: String,
+    },
     /// Reads everything and says what does not agree.
     Check {
         /// Writes derived rows anew.
@@ -97,6 +102,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
                 name: Some(name),
                 password: Some(password),
                 admin,
+                email: None,
             };
             let (user, _) = users.register(new).await.map_err(told)?;
             Ok(vec![format!("{user} can log in")])
@@ -128,8 +134,22 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
             };
             Ok(vec![format!("{} {now} the admin API", user.user)])
         }
+        Command::MailTest { address } => test_mail(app, &address).await,
         Command::Backup { folder } => backup::backup(app, &folder).await,
         Command::Check { repair } => check(app, repair).await,
+    }
+}
+
+async fn test_mail(app: &App, address: &str) -> Result<Vec<String>, String> {
+    let smtp = &app.config.smtp;
+    let mail = app
+        .mail
+        .as_ref()
+        .ok_or("no mail is sent: smtp.host is not set")?;
+    let server = format!("{}:{}", smtp.host, smtp.port);
+    match mail.test(&app.users, address).await {
+        Ok(()) => Ok(vec![format!("{server} took a letter to {address}")]),
+        Err(reason) => Err(format!("no letter was sent through {server}: {reason}")),
     }
 }
 

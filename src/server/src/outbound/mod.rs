@@ -5,12 +5,14 @@
 //! - [`policy`]: which addresses are connected to at all
 //! - [`dial`]: a TLS stream; certificates are always checked
 //! - [`once`]: one GET over one connection
+//! - [`mail`]: letters handed to the operator's mail server
 //!
 //! Connections are kept and used again, by place: who shares a place shares connections, and a server that moves gets new
 //! ones. HTTP/1.1 only, so that `Host` is what the spec wants.
 
 pub(crate) mod dial;
 pub(crate) mod dns;
+pub(crate) mod mail;
 mod once;
 pub(crate) mod policy;
 mod resolve;

@@ -20,6 +20,7 @@ mod harness;
 mod large_room;
 mod lazy;
 mod limits;
+mod mail;
 mod media;
 mod operate;
 mod people;

@@ -277,7 +277,12 @@ async fn settings_that_make_no_sense_stop_the_start_with_file_key_and_remedy() {
         ),
         (
             "[smtp]\nhost = \"mail.example\"",
-            "smtp",
+            "smtp.from",
+            "matrix@example.org",
+        ),
+        (
+            "[email]\nnotification_delay_s = 600",
+            "notification_delay_s",
             "config/default.toml",
         ),
         (

@@ -13,8 +13,7 @@ use ruma::{
     api::{
         client::{
             account::{
-                ThirdPartyIdRemovalStatus, change_password::v3 as change_password,
-                deactivate::v3 as deactivate, get_3pids::v3 as get_3pids, whoami::v3 as whoami,
+                ThirdPartyIdRemovalStatus, deactivate::v3 as deactivate, whoami::v3 as whoami,
             },
             uiaa::{AuthData, AuthFlow, AuthType},
         },
@@ -25,7 +24,10 @@ use serde::Deserialize;
 use serde_json::json;
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
-use vatra_domain::users::{Login, NewAccount, Requester};
+use vatra_domain::{
+    schema::EmailPurpose,
+    users::{Login, NewAccount, Requester, UsersError},
+};
 
 use super::{
     super::{
@@ -89,24 +91,25 @@ pub(super) async fn register(
     if let Some(name) = &body.username {
         app.users.available(&name.to_lowercase()).await?;
     }
-    let stage = if settings.token.is_empty() {
-        AuthType::Dummy
-    } else {
-        AuthType::RegistrationToken
-    };
     let name = format!(
         "register {:?} {:?}",
         body.username, body.initial_device_display_name
     );
     let operation = Operation {
         name,
-        flows: vec![AuthFlow {
-            stages: vec![stage],
-        }],
+        flows: registration_flows(&app),
         user: None,
+        email: EmailPurpose::Register,
     };
-    operation.check(&app, body.auth.as_ref()).await?;
-
+    let sid = operation.check(&app, body.auth.as_ref()).await?;
+    let email = match sid {
+        Some(sid) => Some(
+            app.users
+                .validated_session(&sid, EmailPurpose::Register)
+                .await?,
+        ),
+        None => None,
+    };
     let login = Login {
         device: body.device_id,
         display_name: body.initial_device_display_name,
@@ -117,6 +120,7 @@ pub(super) async fn register(
         name: body.username,
         password: body.password,
         admin: false,
+        email,
     };
     let (user, sid) = app.users.register(new).await?;
     if body.inhibit_login {
@@ -126,6 +130,24 @@ pub(super) async fn register(
     }
     let session = app.users.login(user, sid, login).await?;
     Ok(Json(session_json(&app, &session)).into_response())
+}
+
+/// With a token if there is one to know; with an e-mail address if that is required, and if not, with or without.
+fn registration_flows(app: &App) -> Vec<AuthFlow> {
+    let settings = &app.config.registration;
+    let (token, email) = (AuthType::RegistrationToken, AuthType::EmailIdentity);
+    let flow = |stages: Vec<AuthType>| AuthFlow { stages };
+    let (without, with) = if settings.token.is_empty() {
+        (flow(vec![AuthType::Dummy]), flow(vec![email]))
+    } else {
+        // The token last: it alone would complete the other flow.
+        (flow(vec![token.clone()]), flow(vec![email, token]))
+    };
+    match (app.mail.is_some(), settings.require_email) {
+        (false, _) => vec![without],
+        (true, false) => vec![without, with],
+        (true, true) => vec![with],
+    }
 }
 
 pub(super) async fn available(app: App, (): (), input: Input) -> Result<Response, Error> {
@@ -165,13 +187,28 @@ pub(super) async fn whoami(
     })
 }
 
+#[derive(Deserialize)]
+struct PasswordBody {
+    new_password: String,
+    #[serde(default = "yes")]
+    logout_devices: bool,
+    auth: Option<AuthData>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Read by hand: where it comes from is of interest.
 pub(super) async fn change_password(
     app: App,
     caller: Option<Requester>,
-    request: change_password::Request,
-) -> Result<change_password::Response, Error> {
-    // Without a token the password is reset by e-mail, which this server does not do yet.
-    let caller = caller.ok_or_else(Error::missing_token)?;
+    input: Input,
+) -> Result<Response, Error> {
+    let request: PasswordBody = input.read()?;
+    let Some(caller) = caller else {
+        return reset_password(app, request, input.address).await;
+    };
     let operation = Operation::by_password("change password", &request.logout_devices, &caller);
     operation.check(&app, request.auth.as_ref()).await?;
     app.users
@@ -182,7 +219,40 @@ pub(super) async fn change_password(
             .logout_all(caller.sid, Some(caller.device.as_str()))
             .await?;
     }
-    Ok(change_password::Response {})
+    Ok(Json(json!({})).into_response())
+}
+
+/// Who has lost the password shows that an e-mail address of the account is theirs.
+async fn reset_password(
+    app: App,
+    request: PasswordBody,
+    address: Option<Address>,
+) -> Result<Response, Error> {
+    if app.mail.is_none() {
+        return Err(Error::missing_token());
+    }
+    app.rates.login_with_token(address)?;
+    let stages = vec![AuthType::EmailIdentity];
+    let operation = Operation {
+        name: format!("reset password {}", request.logout_devices),
+        flows: vec![AuthFlow { stages }],
+        user: None,
+        email: EmailPurpose::Password,
+    };
+    let sid = operation.check(&app, request.auth.as_ref()).await?;
+    let sid = sid.ok_or(UsersError::EmailNotValidated)?;
+    let email = app
+        .users
+        .validated_session(&sid, EmailPurpose::Password)
+        .await?;
+    let user = app
+        .users
+        .reset_password(&email, request.new_password)
+        .await?;
+    if request.logout_devices {
+        app.users.logout_all(user, None).await?;
+    }
+    Ok(Json(json!({})).into_response())
 }
 
 pub(super) async fn deactivate(
@@ -203,16 +273,6 @@ pub(super) async fn deactivate(
     app.users.deactivate(caller.sid).await?;
     Ok(deactivate::Response {
         id_server_unbind_result: ThirdPartyIdRemovalStatus::NoSupport,
-    })
-}
-
-pub(super) async fn third_party_ids(
-    _: App,
-    _: Requester,
-    _: get_3pids::Request,
-) -> Result<get_3pids::Response, Error> {
-    Ok(get_3pids::Response {
-        threepids: Vec::new(),
     })
 }
 
@@ -261,13 +321,7 @@ async fn register_with_secret(
 ) -> Result<Response, Error> {
     let secret = secret(&app)?;
     let bytes = read_body(request.into_body(), app.limits.request_bytes).await?;
-    let body: SecretBody = Input {
-        args: Vec::new(),
-        query: String::new(),
-        body: bytes,
-        address: None,
-    }
-    .read()?;
+    let body: SecretBody = Input::of_body(bytes).read()?;
     let sessions = app.users.nonces();
     if sessions
         .completed(&body.nonce, SECRET_OPERATION, app.users.clock().now())
@@ -299,6 +353,7 @@ async fn register_with_secret(
         name: Some(body.username),
         password: Some(body.password),
         admin: body.admin,
+        email: None,
     };
     let (user, sid) = app.users.register(new).await?;
     if let Some(name) = body.displayname {

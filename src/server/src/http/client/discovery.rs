@@ -116,7 +116,7 @@ pub(super) async fn capabilities(app: App, _: Requester, _: Input) -> Result<Res
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
-        "m.3pid_changes": { "enabled": false },
+        "m.3pid_changes": { "enabled": app.mail.is_some() },
         "m.get_login_token": { "enabled": false },
         "m.room_versions": {
             "default": app.config.rooms.default_version,

@@ -8,6 +8,8 @@ mod dehydrated;
 mod devices;
 mod directory;
 mod discovery;
+mod email_page;
+mod emails;
 mod ephemeral;
 mod keys;
 mod legacy_media;
@@ -60,9 +62,8 @@ pub(crate) fn routes() -> Routes {
             account::token_validity,
         )
         .add(account::whoami)
-        .add(account::change_password)
+        .json::<ruma_account::change_password::v3::Request, _, _, _>(account::change_password)
         .add(account::deactivate)
-        .add(account::third_party_ids)
         .add(openid::token)
         .add(voip::turn_server)
         .add(devices::list)
@@ -87,7 +88,7 @@ pub(crate) fn routes() -> Routes {
     let routes = push_rule_routes(routes);
     let routes = backup_routes(key_routes(routes));
     let routes = networks::routes(media::routes(routes));
-    let routes = legacy_media::routes(routes);
+    let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
     account::shared_secret_routes(routes)
 }
 

@@ -47,6 +47,8 @@ struct LoginBody {
     kind: String,
     identifier: Option<Identifier>,
     user: Option<String>,
+    medium: Option<String>,
+    address: Option<String>,
     password: Option<String>,
     token: Option<String>,
     device_id: Option<OwnedDeviceId>,
@@ -60,6 +62,33 @@ struct Identifier {
     #[serde(rename = "type")]
     kind: String,
     user: Option<String>,
+    medium: Option<String>,
+    address: Option<String>,
+}
+
+impl LoginBody {
+    /// The name of who logs in, or their e-mail address; `None` if it is another kind of identifier.
+    fn named(&mut self) -> Option<Named> {
+        let Some(identifier) = self.identifier.take() else {
+            let email = self
+                .address
+                .take()
+                .filter(|_| self.medium.as_deref() == Some("email"));
+            let user = self.user.take().map(Named::User);
+            return user.or(email.map(Named::Email));
+        };
+        match (identifier.kind.as_str(), identifier.medium.as_deref()) {
+            ("m.id.user", _) => identifier.user.map(Named::User),
+            ("m.id.thirdparty", Some("email")) => identifier.address.map(Named::Email),
+            _ => None,
+        }
+    }
+}
+
+/// How someone says who they are.
+enum Named {
+    User(String),
+    Email(String),
 }
 
 pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Result<Response, Error> {
@@ -119,28 +148,26 @@ async fn by_password(
     body: &mut LoginBody,
     address: Option<Address>,
 ) -> Result<(OwnedUserId, UserSid), Error> {
-    let name = match body.identifier.take() {
-        Some(Identifier {
-            kind,
-            user: Some(user),
-        }) if kind == "m.id.user" => Some(user),
-        Some(_) => {
-            return Err(Error::new(
-                StatusCode::BAD_REQUEST,
-                ErrorCode::Unknown,
-                "unknown identifier type",
-            ));
-        }
-        None => body.user.take(),
-    };
-    let (Some(name), Some(password)) = (name, body.password.take()) else {
+    let identified = body.identifier.is_some();
+    let named = body.named();
+    if identified && named.is_none() {
+        return Err(Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::Unknown,
+            "unknown identifier type",
+        ));
+    }
+    let (Some(named), Some(password)) = (named, body.password.take()) else {
         return Err(Error::new(
             StatusCode::BAD_REQUEST,
             ErrorCode::MissingParam,
             "identifier and password are needed",
         ));
     };
-    let found = app.users.find(&name).await?;
+    let (name, found) = match named {
+        Named::User(name) => (name.clone(), app.users.find(&name).await?),
+        Named::Email(address) => (address.clone(), app.users.find_by_email(&address).await?),
+    };
     // One account has many spellings, and one limit.
     let who = found.as_ref().map_or(&*name, |(user, _)| user.as_str());
     app.rates.login(who, address)?;

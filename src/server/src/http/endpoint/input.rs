@@ -24,9 +24,22 @@ pub(crate) struct Input {
     pub(crate) body: bytes::Bytes,
     /// Where it came from.
     pub(crate) address: Option<Address>,
+    /// The languages of who sends it, as in `Accept-Language`.
+    pub(crate) languages: String,
 }
 
 impl Input {
+    /// A request of which only the body is of interest.
+    pub(crate) fn of_body(body: bytes::Bytes) -> Self {
+        Self {
+            args: Vec::new(),
+            query: String::new(),
+            body,
+            address: None,
+            languages: String::new(),
+        }
+    }
+
     /// A part of the path; the route guarantees how many there are.
     pub(crate) fn arg(&self, place: usize) -> &str {
         self.args.get(place).map_or("", String::as_str)

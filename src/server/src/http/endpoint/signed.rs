@@ -103,6 +103,7 @@ async fn read_input(app: &App, params: Params, request: Request) -> Result<(Orig
         query: request.uri().query().unwrap_or_default().to_owned(),
         address: request.extensions().get::<Address>().copied(),
         body: request.into_body(),
+        languages: String::new(),
     };
     Ok((origin, input))
 }

@@ -10,6 +10,8 @@ pub(super) fn bodies() -> Vec<(&'static str, Value)> {
         "limit": 5, "types": ["a"], "not_types": ["b"], "rooms": ["!a:b"], "not_rooms": ["!a:b"], "senders": ["@a:b"], "not_senders": ["@a:b"],
         "contains_url": true, "lazy_load_members": true, "include_redundant_members": true, "unread_thread_notifications": true,
     });
+    let letter = json!({ "client_secret": "s", "email": "a@b.c", "send_attempt": 1, "next_link": "https://a/", "id_server": "a",
+        "id_access_token": "t" });
     vec![
         (
             "/login",
@@ -24,13 +26,43 @@ pub(super) fn bodies() -> Vec<(&'static str, Value)> {
             json!({
                 "username": "newcomer", "password": "short", "device_id": "D", "initial_device_display_name": "d", "inhibit_login": true,
                 "refresh_token": true, "type": "m.login.password",
-                "auth": { "type": "m.login.registration_token", "token": "t", "session": "s", "response": "r", "threepid_creds": {} },
+                "auth": { "type": "m.login.registration_token", "token": "t", "session": "s", "response": "r",
+                    "threepid_creds": { "sid": "1.x", "client_secret": "s", "id_server": "a", "id_access_token": "t" } },
             }),
         ),
         ("/refresh", json!({ "refresh_token": "unknown" })),
         (
             "/account/password",
             json!({ "new_password": "another long one", "logout_devices": false, "auth": auth }),
+        ),
+        ("/email/requestToken", letter.clone()),
+        (
+            "/msisdn/requestToken",
+            json!({ "client_secret": "s", "country": "RO", "phone_number": "07", "send_attempt": 1, "next_link": "https://a/" }),
+        ),
+        (
+            "/account/3pid",
+            json!({ "three_pid_creds": { "sid": "1.x", "client_secret": "s", "id_server": "a", "id_access_token": "t" } }),
+        ),
+        (
+            "/3pid/add",
+            json!({ "sid": "1.x", "client_secret": "s", "auth": auth }),
+        ),
+        (
+            "/3pid/bind",
+            json!({ "sid": "1.x", "client_secret": "s", "id_server": "a", "id_access_token": "t" }),
+        ),
+        (
+            "/3pid/delete",
+            json!({ "medium": "email", "address": "a@b.c", "id_server": "a" }),
+        ),
+        (
+            "/3pid/unbind",
+            json!({ "medium": "email", "address": "a@b.c", "id_server": "a" }),
+        ),
+        (
+            "/vatra.email/submit_token",
+            json!({ "sid": "1.x", "client_secret": "s", "token": "t" }),
         ),
         (
             "/devices/{p5}",
