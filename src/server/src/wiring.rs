@@ -16,6 +16,8 @@ use vatra_domain::{
         self,
         federation_sender::{self, FederationSender},
         key_news::KeyNews,
+        notices::Notices,
+        push_sender::{self, PushSender},
     },
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
@@ -99,6 +101,8 @@ pub struct Parts {
     pub transactions: Transactions,
     /// Tells other servers what happens here.
     pub sender: FederationSender,
+    /// Tells push gateways.
+    pub push_sender: PushSender,
     /// How the followers of the log are doing.
     pub followers: Vec<Arc<followers::Status>>,
     /// Bounds.
@@ -246,7 +250,7 @@ impl App {
             store.clone(),
             blobs,
             clock.clone(),
-            random,
+            random.clone(),
             settings,
             config.federation.enabled.then(|| remote.clone()),
         );
@@ -322,6 +326,27 @@ impl App {
             ));
             tasks.spawn(key_news.run(soft_stop.clone()));
         }
+        let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
+        let status = followers::Status::new("notices");
+        followers.push(status.clone());
+        tasks.spawn(followers::run(
+            Arc::new(notices.clone()),
+            store.clone(),
+            status,
+            soft_stop.clone(),
+        ));
+        tasks.spawn(notices.clone().run(soft_stop.clone()));
+        let push_sender = PushSender::new(push_sender::Parts {
+            notices,
+            rooms: rooms.clone(),
+            users: users.clone(),
+            gateway: Arc::new(gateways(&config)?),
+            clock: clock.clone(),
+            random,
+            tasks: tasks.clone(),
+            shutdown: soft_stop.clone(),
+        });
+        tasks.spawn(push_sender.clone().run());
         let syncs = Syncs::new(
             rooms.clone(),
             waiters.clone(),
@@ -357,6 +382,7 @@ impl App {
             federation,
             transactions,
             sender,
+            push_sender,
             followers,
             limits,
             rates,
@@ -425,6 +451,19 @@ fn network(
         clock.clone(),
         random.clone(),
     )))
+}
+
+/// The way to push gateways as the settings say.
+fn gateways(config: &Config) -> Result<outbound::gateway::Gateways, BuildError> {
+    let allowed = config.push.allowed_networks.iter();
+    let policy = outbound::policy::Policy {
+        allow_loopback: config.push.allow_loopback,
+        // What is no network was refused when the settings were read.
+        allowed: allowed.filter_map(|network| network.parse().ok()).collect(),
+    };
+    let dns = Arc::new(outbound::dns::SystemDns::new());
+    let dialer = outbound::dial::Dialer::new(dns, policy, None).map_err(BuildError::Network)?;
+    Ok(outbound::gateway::Gateways::new(dialer))
 }
 
 /// Reads the signing key, or makes one at the first start (mode 0600).

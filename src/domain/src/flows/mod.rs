@@ -7,6 +7,7 @@
 //! - [`backfill`]: what came before, from other servers; [`at_time`]: the event nearest to a moment, also there
 //! - [`keys`]: keys of users and messages to devices, wherever the users live
 //! - [`membership`]: invite, join, knock, leave, kick, ban, unban, forget; [`member_state`]: the same as a state event
+//! - [`notifications`]: the list of what a user was notified of
 //! - [`profile`]: a changed name or picture shown in the user's rooms
 //! - [`received`]: what follows from events of other servers
 //! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
@@ -25,6 +26,7 @@ pub mod knock;
 pub mod leave;
 pub mod member_state;
 pub mod membership;
+pub mod notifications;
 pub mod profile;
 pub mod public_rooms;
 pub mod received;

@@ -7,11 +7,14 @@
 //!
 //! - [`federation_sender`]: events and what passes, to other servers
 //! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
+//! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways
 //!
 //! To add one: implement [`Follower`], give it a name that was never used, and start [`run`] in the server's wiring.
 
 pub mod federation_sender;
 pub mod key_news;
+pub mod notices;
+pub mod push_sender;
 
 use std::{
     ops::Bound,
@@ -30,6 +33,7 @@ use vatra_store::{Batch, CommitError, Direction, Position, Range, Store, StoreEr
 use crate::{
     rooms::RoomError,
     schema::{self, FollowerRow, LogRow},
+    users::UsersError,
 };
 
 /// How many rows of the log are handed over at a time.
@@ -46,6 +50,9 @@ pub enum FollowError {
     /// Something about a room.
     #[error(transparent)]
     Room(#[from] RoomError),
+    /// Something about an account.
+    #[error(transparent)]
+    User(UsersError),
     /// The store did not take what it wrote.
     #[error(transparent)]
     Commit(#[from] CommitError),
@@ -63,7 +70,7 @@ impl FollowError {
         let store = match self {
             Self::Commit(_) | Self::Room(RoomError::Commit(_)) => return true,
             Self::Room(RoomError::Store(store)) => store,
-            Self::Room(_) => return false,
+            Self::Room(_) | Self::User(_) => return false,
         };
         matches!(store, StoreError::Engine(_) | StoreError::OutOfIds)
     }

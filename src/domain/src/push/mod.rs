@@ -75,9 +75,11 @@ pub fn evaluate(ruleset: &Ruleset, pdu: &Pdu, context: &Context) -> Outcome {
 
 /// What a ruleset makes of an event that was read before.
 pub fn evaluate_subject(ruleset: &Ruleset, event: &Subject<'_>, context: &Context) -> Outcome {
-    let Some(rule) = first_match(ruleset, event, context) else {
-        return Outcome::default();
-    };
+    first_match(ruleset, event, context).map_or_else(Outcome::default, outcome_of)
+}
+
+/// What a rule that applies wants to be done.
+pub fn outcome_of(rule: AnyPushRuleRef<'_>) -> Outcome {
     let mut outcome = Outcome {
         rule_id: Some(rule.rule_id().to_owned()),
         ..Outcome::default()

@@ -11,6 +11,8 @@ use crate::event::pdu::Pdu;
 #[derive(Debug)]
 pub struct Subject<'a> {
     pdu: &'a Pdu,
+    /// Most rules ask for it.
+    kind: String,
     content: Arc<Value>,
 }
 
@@ -22,7 +24,11 @@ impl<'a> Subject<'a> {
 
     /// An event whose content was read before.
     pub fn read_before(pdu: &'a Pdu, content: Arc<Value>) -> Self {
-        Self { pdu, content }
+        Self {
+            pdu,
+            kind: pdu.kind.to_string(),
+            content,
+        }
     }
 
     /// The event.
@@ -37,9 +43,8 @@ impl<'a> Subject<'a> {
 
     /// The string at a path. <https://spec.matrix.org/v1.19/appendices/#dot-separated-property-paths>
     pub(super) fn text(&self, path: &str) -> Option<Cow<'_, str>> {
-        let text = |text: &'_ str| Some(Cow::Owned(text.to_owned()));
         match path {
-            "type" => text(&self.pdu.kind.to_string()),
+            "type" => Some(Cow::Borrowed(self.kind.as_str())),
             "sender" => Some(Cow::Borrowed(self.pdu.sender.as_str())),
             "room_id" => Some(Cow::Borrowed(self.pdu.room_id.as_str())),
             "event_id" => Some(Cow::Borrowed(self.pdu.event_id.as_str())),
@@ -71,6 +76,11 @@ impl<'a> Subject<'a> {
 
     fn content_at(&self, path: &str) -> Option<&Value> {
         let path = path.strip_prefix("content.")?;
+        if !path.contains('\\') {
+            // Most paths, and nothing to be copied.
+            let mut names = path.split('.');
+            return names.try_fold(&*self.content, |value, name| value.get(name));
+        }
         split(path)
             .iter()
             .try_fold(&*self.content, |value, name| value.get(name.as_str()))

@@ -18,6 +18,7 @@ pub mod ephemeral;
 mod error;
 mod event;
 mod head;
+pub mod judging;
 mod member_changes;
 pub mod mutual;
 pub mod outside;

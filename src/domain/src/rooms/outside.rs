@@ -137,6 +137,14 @@ impl Rooms {
             row.position = position;
             (key, row)
         });
+        if membership == Membership::Invite {
+            // It stands in no log: who notifies finds it here.
+            let room = room.sid;
+            batch.put_at_position(&schema::OUTSIDE_INVITES, move |position| {
+                ((position, user), room)
+            });
+            batch.wake(topic::outside_invites());
+        }
         batch.wake(topic::membership(user));
         batch.wake(topic::room(room.sid));
         let ticket = inner.store.submit(batch);

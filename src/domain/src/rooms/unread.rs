@@ -7,19 +7,18 @@
 use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use quick_cache::sync::Cache;
-use ruma::{
-    events::{TimelineEventType, receipt::ReceiptThread},
-    push::Ruleset,
-};
-use serde_json::Value;
+use ruma::events::{TimelineEventType, receipt::ReceiptThread};
 use vatra_store::{Direction, Position};
 
-use super::{Event, Reader, Room, RoomError, ephemeral::Receipts, visible::Viewer};
+use super::{
+    Event, Reader, Room, RoomError,
+    ephemeral::Receipts,
+    judging::{Judge, Taste, context, thread_of},
+    visible::Viewer,
+};
 use crate::{
-    event::relation::{Relation, THREAD},
-    push::{self, Context, Subject},
+    push::{self, Context},
     schema::{EventSid, MembershipRow, RoomOrder, RoomSid, UserSid, topic},
-    users::Ignored,
 };
 
 /// How many events after a receipt are judged; a count that reaches it stays there.
@@ -56,14 +55,8 @@ impl Unread {
 /// The counts that were asked for lately.
 pub struct Unreads {
     memos: Cache<(UserSid, RoomSid), Arc<Memo>>,
-    /// The contents of the events that were judged last: read once, however many rulesets they are held against.
-    contents: Cache<EventSid, Arc<Value>>,
+    judge: Judge,
 }
-
-/// How many contents are kept. They are small, or not worth keeping.
-const CONTENTS: usize = 256;
-/// The longest content that is kept, in bytes.
-const LONGEST_CONTENT: usize = 4 << 10;
 
 /// Counts as of an event, and what they were made of.
 struct Memo {
@@ -80,15 +73,13 @@ struct Basis {
     everywhere: Option<RoomOrder>,
     main: Option<RoomOrder>,
     since: Position,
-    rules: Arc<Ruleset>,
-    ignored: Arc<Ignored>,
+    taste: Taste,
 }
 
 impl Basis {
     fn is(&self, other: &Self) -> bool {
         (self.everywhere, self.main, self.since) == (other.everywhere, other.main, other.since)
-            && Arc::ptr_eq(&self.rules, &other.rules)
-            && Arc::ptr_eq(&self.ignored, &other.ignored)
+            && self.taste.is(&other.taste)
     }
 }
 
@@ -97,7 +88,7 @@ impl Unreads {
     pub fn new(capacity: usize) -> Self {
         Self {
             memos: Cache::new(capacity),
-            contents: Cache::new(CONTENTS),
+            judge: Judge::new(),
         }
     }
 
@@ -112,7 +103,7 @@ impl Unreads {
         &self,
         reader: &Reader,
         receipts: &Receipts,
-        (rules, ignored): (Arc<Ruleset>, Arc<Ignored>),
+        taste: Taste,
         viewer: &Viewer,
         room: &Arc<Room>,
         joined: &MembershipRow,
@@ -135,13 +126,12 @@ impl Unreads {
             everywhere,
             main,
             since: joined.position,
-            rules,
-            ignored,
+            taste,
         };
         let count = Count {
             reader,
             receipts,
-            contents: &self.contents,
+            judge: &self.judge,
             viewer,
             room,
             own_event: joined.event,
@@ -165,7 +155,7 @@ impl Unreads {
 struct Count<'a> {
     reader: &'a Reader,
     receipts: &'a Receipts,
-    contents: &'a Cache<EventSid, Arc<Value>>,
+    judge: &'a Judge,
     viewer: &'a Viewer,
     room: &'a Arc<Room>,
     /// The user's member event.
@@ -282,26 +272,10 @@ impl Count<'_> {
     }
 
     fn judge(&self, event: &Event, context: &Context, counts: &mut Counts) {
-        let hushed =
-            event.pdu.state_key.is_none() && self.basis.ignored.contains(&event.pdu.sender);
-        if hushed || event.redacted_by.is_some() {
-            return;
-        }
-        let subject = Subject::read_before(&event.pdu, self.content(event));
-        let outcome = push::evaluate_subject(&self.basis.rules, &subject, context);
+        let rule = self.judge.rule(&self.basis.taste, event, context);
+        let outcome = rule.map(push::outcome_of).unwrap_or_default();
         counts.notify += u64::from(outcome.notify);
         counts.highlight += u64::from(outcome.notify && outcome.highlight);
-    }
-
-    fn content(&self, event: &Event) -> Arc<Value> {
-        if let Some(known) = self.contents.get(&event.sid) {
-            return known;
-        }
-        let content: Arc<Value> = Arc::new(event.pdu.content_as().unwrap_or_default());
-        if event.pdu.content().get().len() <= LONGEST_CONTENT {
-            self.contents.insert(event.sid, Arc::clone(&content));
-        }
-        content
     }
 
     /// How far the user has read the main timeline or a thread.
@@ -323,24 +297,7 @@ impl Count<'_> {
     }
 
     async fn context(&self) -> Result<Context, RoomError> {
-        let (reader, user) = (self.reader, &self.viewer.user);
-        let own = reader.event_by_sid(self.own_event).await?;
-        let name = own
-            .as_ref()
-            .and_then(|event| event.pdu.member()?.display_name.clone());
-        let state = &reader.recent(self.room).await?.state;
-        Ok(Context {
-            user: user.clone(),
-            display_name: name.unwrap_or_else(|| user.localpart().to_owned()),
-            members: state.members,
-            power: state.power.clone(),
-            room: self.room.id.clone(),
-        })
+        let own = self.reader.event_by_sid(self.own_event).await?;
+        context(self.reader, self.room, &self.viewer.user, own.as_deref()).await
     }
-}
-
-/// The thread an event is in, by its root's id.
-fn thread_of(event: &Event) -> Option<String> {
-    let relation = Relation::of(&event.pdu)?;
-    (relation.rel_type == THREAD).then(|| relation.event_id.to_string())
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use vatra_store::{Position, impl_value};
 
-use super::{EventSid, RoomSid};
+use super::{EventSid, RoomOrder, RoomSid};
 
 /// How far a follower has read the log.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,3 +69,41 @@ pub struct OutTransactionRow {
     pub refusals: u32,
 }
 impl_value!(OutTransactionRow);
+
+/// An event that a user with pushers is notified of and, as far as is known, has not read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NoticeRow {
+    /// Its room.
+    pub room: RoomSid,
+    /// The event.
+    pub event: EventSid,
+    /// Where it stands in the room; zero for an invite to a room that this server is not in.
+    pub order: RoomOrder,
+    /// The root of the thread that it is in.
+    pub thread: Option<String>,
+    /// It is the user's own invite.
+    pub invite: bool,
+    /// It highlights.
+    pub highlight: bool,
+    /// What the rule wants it to look like: a JSON object of tweaks.
+    pub tweaks: String,
+    /// When it was noticed, in milliseconds since the Unix epoch.
+    pub ts: u64,
+}
+impl_value!(NoticeRow);
+
+/// How far a pusher is.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PusherStateRow {
+    /// What was noticed up to here has been told, or has given way.
+    pub sent: Position,
+    /// The count of unread events that was told last.
+    pub badge: u64,
+    /// How often in a row the gateway did not take something.
+    pub failures: u32,
+    /// When it is tried again, in milliseconds since the Unix epoch.
+    pub retry_at: u64,
+    /// What went wrong, while it does.
+    pub error: Option<String>,
+}
+impl_value!(PusherStateRow);

@@ -24,7 +24,9 @@ pub use self::{
         BackupKeyRow, BackupRow, DehydratedRow, FallbackKeyRow, KeyStateRow, KeyUsage,
         RemoteListRow, SignedRow, UserSignatureRow,
     },
-    followers::{DestinationRow, FollowerRow, OutTransactionRow, RoomServerRow},
+    followers::{
+        DestinationRow, FollowerRow, NoticeRow, OutTransactionRow, PusherStateRow, RoomServerRow,
+    },
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     mail::{EmailPurpose, EmailRow, EmailSessionRow, MailListRow, MailOutcomeRow, MailRow},
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
@@ -35,8 +37,8 @@ pub use self::{
         RoomRow, StateChange, StateRoot, Status, TxnRow,
     },
     users::{
-        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, RefreshRow, ReportRow,
-        Reported, TokenRow,
+        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, PusherKey, PusherKind,
+        PusherRow, PushersRow, RefreshRow, ReportRow, Reported, TokenRow,
     },
 };
 
@@ -64,6 +66,17 @@ pub mod topic {
         Topic {
             kind: ELSEWHERE,
             id: 0,
+        }
+    }
+
+    /// The kind of [`notices`].
+    pub const NOTICES: u8 = 7;
+
+    /// There is something new to notify the user of, or a new pusher, or something was read.
+    pub fn notices(user: UserSid) -> Topic {
+        Topic {
+            kind: NOTICES,
+            id: user.0,
         }
     }
 
@@ -117,6 +130,27 @@ pub mod topic {
     pub const RECEIPTS: u8 = 35;
     /// The kind of [`own_receipts`].
     pub const OWN_RECEIPTS: u8 = 36;
+
+    /// The kind of [`newly_subscribed`].
+    pub const NEWLY_SUBSCRIBED: u8 = 37;
+    /// The kind of [`outside_invites`].
+    pub const OUTSIDE_INVITES: u8 = 38;
+
+    /// Someone has set a pusher: there is a row of no room in [`super::SUBSCRIBED`].
+    pub fn newly_subscribed() -> Topic {
+        Topic {
+            kind: NEWLY_SUBSCRIBED,
+            id: 0,
+        }
+    }
+
+    /// Something waits in [`super::OUTSIDE_INVITES`].
+    pub fn outside_invites() -> Topic {
+        Topic {
+            kind: OUTSIDE_INVITES,
+            id: 0,
+        }
+    }
 
     /// The room's current state changed.
     pub fn state(room: RoomSid) -> Topic {
@@ -317,6 +351,8 @@ pub const FILTERS: Map<(UserSid, u64), String> = Map::new(Keyspace::Index, 72, "
 /// two minutes.
 pub const LOGIN_TOKENS: Map<(u64, [u8; 32]), UserSid> =
     Map::new(Keyspace::Index, 74, "login_tokens");
+/// A user's pushers; users without have no row. 500 bytes a pusher, thirty at most.
+pub const PUSHERS: Map<UserSid, PushersRow> = Map::new(Keyspace::Index, 94, "pushers");
 /// Local parts in lower case that are taken. 40 bytes a row.
 pub const TAKEN_NAMES: Map<String, UserSid> = Map::new(Keyspace::Index, 73, "taken_names");
 
@@ -444,6 +480,17 @@ pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed")
 /// batch). Whoever writes some wakes [`topic::elsewhere`]; the federation sender moves them into transactions. 1 kB a row, 60 kB at most.
 pub const EDU_OUTBOX: Map<(String, Position, u64), String> =
     Map::new(Keyspace::Stream, 120, "edu_outbox");
+/// How far a pusher is. Made and deleted with it, and also the way from a pushkey to its users. 80 bytes a row.
+pub const PUSHER_STATES: Map<PusherKey, PusherStateRow> =
+    Map::new(Keyspace::Index, 122, "pusher_states");
+/// The users with pushers in a room, as of the cursor of the follower `notices`; of no room (number zero), users whose rooms are not
+/// entered yet. 20 bytes a row.
+pub const SUBSCRIBED: Map<(RoomSid, UserSid), ()> = Map::new(Keyspace::Index, 123, "subscribed");
+/// What users with pushers are notified of and have not read, by when it happened. 100 bytes a row, some hundreds a user.
+pub const NOTICES: Map<(UserSid, Position), NoticeRow> = Map::new(Keyspace::Stream, 124, "notices");
+/// Invites to rooms that this server is not in, which stand in no log; `notices` takes them out. 25 bytes a row.
+pub const OUTSIDE_INVITES: Map<(Position, UserSid), RoomSid> =
+    Map::new(Keyspace::Stream, 125, "outside_invites");
 
 // ---------------------------------------------------------------- mail (owner: mail)
 

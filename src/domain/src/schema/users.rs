@@ -59,6 +59,54 @@ pub struct DeviceRow {
 }
 impl_value!(DeviceRow);
 
+/// How a pusher notifies. E-mail will be another kind.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PusherKind {
+    /// By a push gateway.
+    Http {
+        /// Where it takes notifications.
+        url: String,
+    },
+}
+
+/// What notifies a user of what they have not read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PusherRow {
+    /// Which application it is of.
+    pub app_id: String,
+    /// What the gateway knows it by.
+    pub pushkey: String,
+    /// How it notifies.
+    pub kind: PusherKind,
+    /// What the application is called.
+    pub app_display_name: String,
+    /// What the device is called.
+    pub device_display_name: String,
+    /// Which set of rules it is for.
+    pub profile_tag: Option<String>,
+    /// The language of what it shows.
+    pub lang: String,
+    /// What the client has to say to the gateway: a JSON object, without the URL.
+    pub data: String,
+    /// The device that set it, with which it goes; `None` if it belongs to the account.
+    pub device: Option<String>,
+    /// When it was last set, in milliseconds since the Unix epoch.
+    pub set_at: u64,
+    /// What happened up to here is not for it.
+    pub since: Position,
+}
+
+/// All pushers of a user, oldest first.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushersRow {
+    /// At least one.
+    pub pushers: Vec<PusherRow>,
+}
+impl_value!(PushersRow);
+
+/// A pusher: (application id, pushkey, user).
+pub type PusherKey = (String, String, UserSid);
+
 /// An access token, kept under its hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {

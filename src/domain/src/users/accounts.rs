@@ -154,6 +154,8 @@ impl Users {
         })
         .await?;
         self.logout_all(user, None).await?;
+        // Those that belong to the account, not to a device.
+        self.drop_pushers(user, |_| true).await?;
         let mut batch = Batch::new();
         e2ee::forget_account(&self.inner.store.view(), &mut batch, user).await?;
         batch.delete_range(&schema::PROFILES, Range::prefix(&(user,)));

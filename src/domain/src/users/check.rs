@@ -7,8 +7,8 @@ use super::Users;
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages, Problem},
     schema::{
-        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, EMAIL_OWNERS, EMAILS, TAKEN_NAMES,
-        TOKENS, USER_IDS, UserSid,
+        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, EMAIL_OWNERS, EMAILS,
+        PUSHER_STATES, PUSHERS, PusherStateRow, TAKEN_NAMES, TOKENS, USER_IDS, UserSid,
     },
 };
 
@@ -28,6 +28,7 @@ impl Users {
         emails(&mut audit).await?;
         tokens(&mut audit).await?;
         account_data(&mut audit).await?;
+        pushers(&mut audit).await?;
         Ok(audit.problems())
     }
 }
@@ -145,6 +146,47 @@ async fn account_data(audit: &mut Audit<'_>) -> Result<(), AuditError> {
     Ok(())
 }
 
+/// Every pusher has a row that says how far it is; one that is missing begins where the pusher did.
+async fn pushers(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let view = audit.view();
+    let mut rows = Pages::new(&PUSHERS, PAGE / 10);
+    while let Some(page) = rows.next(&view, audit).await? {
+        for (user, row) in page {
+            let pushers = row.pushers.into_iter();
+            let pushers: Vec<_> = pushers
+                .map(|it| ((it.app_id, it.pushkey, user), it.since))
+                .collect();
+            let keys: Vec<_> = pushers.iter().map(|(key, _)| key.clone()).collect();
+            let states = Audit::read_many(&view, &PUSHER_STATES, &keys).await?;
+            for ((key, since), state) in pushers.into_iter().zip(states) {
+                if state.is_none() {
+                    let afresh = PusherStateRow {
+                        sent: since,
+                        ..PusherStateRow::default()
+                    };
+                    audit.row_is(&PUSHER_STATES, &key, None, Some(&afresh));
+                }
+            }
+        }
+    }
+    let view = audit.view();
+    let mut rows = Pages::new(&PUSHER_STATES, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let users: Vec<UserSid> = page.iter().map(|((_, _, user), _)| *user).collect();
+        let found = Audit::read_many(&view, &PUSHERS, &users).await?;
+        for ((key, state), row) in page.iter().zip(found) {
+            let there = row.is_some_and(|row| {
+                let mut pushers = row.pushers.iter();
+                pushers.any(|it| it.app_id == key.0 && it.pushkey == key.1)
+            });
+            if !there {
+                audit.row_is(&PUSHER_STATES, key, Some(state), None);
+            }
+        }
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -159,7 +201,7 @@ mod tests {
         ids::Ids,
         random::SystemRandom,
         schema::{AccountDataRow, EmailRow, GLOBAL, UserSid, migrations},
-        users::{Login, NewAccount},
+        users::{Login, NewAccount, Requester},
     };
 
     type Damage = fn(UserSid, [u8; 32], Position, &mut Batch);
@@ -188,6 +230,13 @@ mod tests {
             let key = (user, GLOBAL, "x".to_owned());
             b.put(&ACCOUNT_DATA_LOG, &(user, Position(1 << 60)), &key);
         }),
+        ("pusher_states", |user, _, _, b| {
+            b.delete(&PUSHER_STATES, &("app".to_owned(), "key".to_owned(), user));
+        }),
+        ("pusher_states", |user, _, _, b| {
+            let key = ("app".to_owned(), "gone".to_owned(), user);
+            b.put(&PUSHER_STATES, &key, &PusherStateRow::default());
+        }),
     ];
 
     async fn users() -> (Users, Store, UserSid) {
@@ -211,7 +260,19 @@ mod tests {
             device: Some("D".into()),
             ..Login::default()
         };
-        users.login(user, sid, login).await.unwrap();
+        let session = users.login(user.clone(), sid, login).await.unwrap();
+        let asked = serde_json::json!({
+            "kind": "http", "app_id": "app", "pushkey": "key", "app_display_name": "a", "device_display_name": "d",
+            "lang": "en", "data": { "url": "https://push.example/_matrix/push/v1/notify" },
+        });
+        let caller = Requester {
+            user,
+            sid,
+            device: session.device,
+            admin: false,
+        };
+        let asked = serde_json::from_value(asked).unwrap();
+        users.set_pusher(&caller, asked, false).await.unwrap();
         for _ in 0..2 {
             let content = "{}".to_owned();
             users

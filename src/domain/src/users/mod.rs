@@ -4,6 +4,7 @@
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
 //! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties; `login_tokens`: tokens for one login
 //! - `emails`: addresses of accounts; `validation`: how someone shows that an address is theirs
+//! - `pushers`: what notifies a user; they go with the device that set them
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -20,6 +21,7 @@ pub mod login_tokens;
 pub mod openid;
 mod passwords;
 pub mod profile;
+pub mod pushers;
 pub mod server_name;
 pub mod tokens;
 pub mod uiaa;

@@ -7,7 +7,7 @@ use std::sync::{Arc, atomic::Ordering};
 
 use ruma::{OwnedDeviceId, OwnedUserId};
 use sha2::{Digest, Sha256};
-use vatra_store::{Batch, Direction, Range};
+use vatra_store::{Batch, CommitError, Direction, Range};
 
 use super::{
     AuthFailure, Known, Requester, Users, UsersError,
@@ -216,18 +216,25 @@ impl Users {
         }
     }
 
-    /// Ends a device: its tokens, its keys and unread messages, and the device itself.
+    /// Ends a device: its tokens, its keys and unread messages, its pushers, and the device itself.
     pub async fn logout(&self, user: UserSid, device: &str) -> Result<(), UsersError> {
-        let mut batch = Batch::new();
-        self.remove_tokens_of(&mut batch, user, device).await?;
-        let view = self.inner.store.view();
-        e2ee::forget_device(&view, &mut batch, user, device).await?;
-        self.forget_settings_of(&view, &mut batch, user, device)
-            .await?;
-        batch.delete(&schema::DEVICES, &(user, device.to_owned()));
-        batch.wake(schema::topic::user(user));
-        self.inner.store.write(batch).await?;
-        Ok(())
+        loop {
+            let mut batch = Batch::new();
+            self.remove_tokens_of(&mut batch, user, device).await?;
+            let view = self.inner.store.view();
+            e2ee::forget_device(&view, &mut batch, user, device).await?;
+            self.forget_settings_of(&view, &mut batch, user, device)
+                .await?;
+            self.forget_pushers_of(&view, &mut batch, user, device)
+                .await?;
+            batch.delete(&schema::DEVICES, &(user, device.to_owned()));
+            batch.wake(schema::topic::user(user));
+            match self.inner.store.write(batch).await {
+                // Its user has changed something of it meanwhile.
+                Err(CommitError::AssertFailed) => {}
+                other => return other.map(|_| ()).map_err(Into::into),
+            }
+        }
     }
 
     /// Ends all devices but `keep`.

@@ -22,6 +22,8 @@ const LEAST_REQUEST: usize = 65_536;
 /// Below it RocksDB has no room to work in.
 const LEAST_MEMORY: u64 = 32 << 20;
 
+const NETWORKS: &str = "write networks such as 10.0.0.0/8 or fd00::/8";
+
 /// A key, and what to write there instead.
 #[derive(Debug)]
 pub(super) struct Refusal {
@@ -69,6 +71,10 @@ impl Config {
                 "media.max_upload_bytes",
                 "write a number of bytes, such as 52428800 (50 MiB)",
             );
+        }
+        let no_network = |network: &String| network.parse::<Network>().is_err();
+        if self.push.allowed_networks.iter().any(no_network) {
+            return refuse("push.allowed_networks", NETWORKS);
         }
         if let Err(error) = EnvFilter::try_new(&self.log.filter) {
             let remedy = format!("{error}: write something such as \"info,vatra=debug\"");
@@ -196,10 +202,7 @@ fn federation(federation: &Federation) -> Checked {
     }
     let no_network = |network: &String| network.parse::<Network>().is_err();
     if federation.allowed_networks.iter().any(no_network) {
-        return refuse(
-            "federation.allowed_networks",
-            "write networks such as 10.0.0.0/8 or fd00::/8",
-        );
+        return refuse("federation.allowed_networks", NETWORKS);
     }
     let no_server = |name: &String| ServerName::parse(name).is_err();
     if federation.trusted_key_servers.iter().any(no_server) {

@@ -40,6 +40,8 @@ pub struct Config {
     pub storage: Storage,
     /// Pictures and files.
     pub media: Media,
+    /// Push gateways.
+    pub push: Push,
     /// Voice and video calls.
     pub turn: Turn,
     /// The mail server that sends this server's mail.
@@ -168,6 +170,23 @@ pub struct Media {
     pub legacy_unauthenticated: bool,
 }
 
+/// How push gateways are reached.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Push {
+    /// Connects to gateways on this machine too.
+    pub allow_loopback: bool,
+    /// Networks that gateways may be in although they are not public.
+    pub allowed_networks: Vec<String>,
+}
+
+impl Push {
+    /// Whether gateways may be in a network of the operator's own, where they need no TLS.
+    pub fn reaches_own_networks(&self) -> bool {
+        self.allow_loopback || !self.allowed_networks.is_empty()
+    }
+}
+
 /// A TURN server, which relays calls between those who cannot reach each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -278,6 +297,7 @@ impl Default for Config {
                 max_upload_bytes: 50 << 20,
                 legacy_unauthenticated: false,
             },
+            push: Push::default(),
             turn: Turn {
                 uris: Vec::new(),
                 shared_secret: String::new(),

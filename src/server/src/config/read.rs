@@ -31,10 +31,11 @@ impl Origin {
 }
 
 /// Keys whose values are lists.
-const LISTS: [&str; 4] = [
+const LISTS: [&str; 5] = [
     "client.trusted_proxies",
     "federation.allowed_networks",
     "federation.trusted_key_servers",
+    "push.allowed_networks",
     "turn.uris",
 ];
 

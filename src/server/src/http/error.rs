@@ -15,7 +15,7 @@ use vatra_domain::{
     remote::RemoteError,
     rooms::RoomError,
     sync::SyncError,
-    users::{AuthFailure, UsersError},
+    users::{AuthFailure, UsersError, pushers::PusherError},
 };
 use vatra_store::{CommitError, StoreError};
 
@@ -203,6 +203,24 @@ impl From<UsersError> for Error {
                 return Self::internal(&error);
             }
             UsersError::Commit(_) => return Self::unavailable(&error),
+        };
+        Self::new(status, code, error)
+    }
+}
+
+impl From<PusherError> for Error {
+    fn from(error: PusherError) -> Self {
+        let (status, code) = match error {
+            PusherError::Missing(_) => (StatusCode::BAD_REQUEST, ErrorCode::MissingParam),
+            PusherError::BadLength(_)
+            | PusherError::UnknownKind
+            | PusherError::BadUrl
+            | PusherError::NoEmail => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            PusherError::TooMany => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            PusherError::DeviceGone => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
+            PusherError::Users(error) => return error.into(),
+            PusherError::Store(error) => return error.into(),
+            PusherError::Commit(error) => return error.into(),
         };
         Self::new(status, code, error)
     }

@@ -91,6 +91,11 @@ async fn page(State(app): State<App>) -> String {
             u64::from(follower.error().is_some()),
         );
     }
+    let push = app.push_sender.figures();
+    line("push_sent_total", "", push.sent);
+    line("push_failed_total", "", push.failed);
+    line("push_rejected_total", "", push.rejected);
+    line("push_waiting", "", push.waiting);
     if let Some(mail) = &app.mail {
         let counts = mail.mailer.counts();
         line("mail_queued_total", "", counts.queued());

@@ -132,6 +132,12 @@ impl Dialer {
         Err(failure)
     }
 
+    /// A stream without TLS, only to addresses that the operator has named.
+    pub(crate) async fn plain(&self, host: &Host, port: u16) -> Result<TcpStream, TransportError> {
+        let allowed = |address| self.policy.is_own(address);
+        self.connect_to(host, port, allowed).await
+    }
+
     async fn handshake(
         &self,
         stream: TcpStream,
@@ -146,13 +152,23 @@ impl Dialer {
     }
 
     async fn connect(&self, host: &Host, port: u16) -> Result<TcpStream, TransportError> {
+        self.connect_to(host, port, |address| self.policy.permits(address))
+            .await
+    }
+
+    async fn connect_to(
+        &self,
+        host: &Host,
+        port: u16,
+        allowed: impl Fn(IpAddr) -> bool,
+    ) -> Result<TcpStream, TransportError> {
         let addresses = match host {
             Host::Address(address) => vec![*address],
             Host::Name(name) => self.dns.addresses(name).await?,
         };
         let permitted: Vec<_> = addresses
             .iter()
-            .filter(|address| self.policy.permits(**address))
+            .filter(|address| allowed(**address))
             .collect();
         if let (true, Some(first)) = (permitted.is_empty(), addresses.first()) {
             return Err(TransportError::NotPublic(*first));

@@ -5,6 +5,7 @@
 //! - [`policy`]: which addresses are connected to at all
 //! - [`dial`]: a TLS stream; certificates are always checked
 //! - [`once`]: one GET over one connection
+//! - [`gateway`]: push gateways
 //! - [`mail`]: letters handed to the operator's mail server
 //!
 //! Connections are kept and used again, by place: who shares a place shares connections, and a server that moves gets new
@@ -12,6 +13,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod dns;
+pub(crate) mod gateway;
 pub(crate) mod mail;
 mod once;
 pub(crate) mod policy;

@@ -68,11 +68,14 @@ pub(crate) struct Policy {
 impl Policy {
     /// Whether an address may be connected to.
     pub(crate) fn permits(&self, address: IpAddr) -> bool {
+        self.is_own(address) || is_public(address.to_canonical())
+    }
+
+    /// Whether the operator has named an address, as this machine's or one of their networks: there, TLS may be left out.
+    pub(crate) fn is_own(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
-        if address.is_loopback() && self.allow_loopback {
-            return true;
-        }
-        self.allowed.iter().any(|network| network.contains(address)) || is_public(address)
+        (address.is_loopback() && self.allow_loopback)
+            || self.allowed.iter().any(|network| network.contains(address))
     }
 }
 

@@ -1,4 +1,4 @@
-//! A TLS stream as the HTTP client's pool wants it.
+//! Streams as the HTTP client's pool wants them.
 
 use std::{
     io,
@@ -13,16 +13,16 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-/// The stream.
-pub(crate) struct Stream(pub(crate) TlsStream<TcpStream>);
+/// A stream, over TLS unless something else is said.
+pub(crate) struct Stream<S = TlsStream<TcpStream>>(pub(crate) S);
 
-impl Connection for Stream {
+impl<S> Connection for Stream<S> {
     fn connected(&self) -> Connected {
         Connected::new()
     }
 }
 
-impl AsyncRead for Stream {
+impl<S: AsyncRead + Unpin> AsyncRead for Stream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -32,7 +32,7 @@ impl AsyncRead for Stream {
     }
 }
 
-impl AsyncWrite for Stream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Stream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -26,6 +26,7 @@ mod operate;
 mod people;
 mod power_cut;
 mod process;
+mod push;
 mod races;
 mod registration;
 mod restore;

@@ -21,6 +21,7 @@ use crate::{
     event::filter,
     rooms::{
         Reader, Room,
+        judging::Taste,
         serve::{self, Form},
         visible::Viewer,
     },
@@ -74,7 +75,14 @@ impl Providers {
         let receipts = &self.ephemeral.receipts;
         let unread = self
             .unreads
-            .of(reader, receipts, (rules, ignored), viewer, room, row)
+            .of(
+                reader,
+                receipts,
+                Taste { rules, ignored },
+                viewer,
+                room,
+                row,
+            )
             .await?;
         if request.filter.room.timeline.unread_thread_notifications {
             joined.unread_notifications = Some(unread.main.into());

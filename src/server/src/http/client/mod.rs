@@ -20,6 +20,7 @@ mod networks;
 mod openid;
 mod people;
 mod profile;
+mod push;
 mod push_rules;
 mod relations;
 mod rooms;
@@ -33,10 +34,10 @@ use ruma::api::client::{
     account as ruma_account, backup as ruma_backup, context as ruma_context,
     dehydrated_device as ruma_dehydrated, directory as ruma_directory, discovery as ruma_discovery,
     keys as ruma_keys, knock as ruma_knock, membership as ruma_membership, message as ruma_message,
-    presence as ruma_presence, profile as ruma_profile, read_marker as ruma_marker,
-    receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
-    session as ruma_session, space as ruma_space, state as ruma_state, sync as ruma_sync,
-    threads as ruma_threads, typing as ruma_typing,
+    presence as ruma_presence, profile as ruma_profile, push as ruma_push,
+    read_marker as ruma_marker, receipt as ruma_receipt, relations as ruma_relations,
+    room as ruma_room, session as ruma_session, space as ruma_space, state as ruma_state,
+    sync as ruma_sync, threads as ruma_threads, typing as ruma_typing,
 };
 
 pub(crate) use self::media::wanted as media_wanted;
@@ -200,5 +201,7 @@ fn push_rule_routes(routes: Routes) -> Routes {
         .add(push_rules::delete)
         .add(push_rules::change_actions)
         .add(push_rules::enable)
-        .add(push_rules::pushers)
+        .json::<ruma_push::get_pushers::v3::Request, _, _, _>(push::pushers)
+        .json::<ruma_push::set_pusher::v3::Request, _, _, _>(push::set)
+        .json::<ruma_push::get_notifications::v3::Request, _, _, _>(push::notifications)
 }

@@ -1,15 +1,15 @@
-//! Push rules, and the list of pushers.
+//! Push rules.
 //! <https://spec.matrix.org/v1.19/client-server-api/#push-rules-api>
 
 use http::StatusCode;
 use ruma::{
     api::{
         client::push::{
-            PushRule, RuleKind, delete_pushrule::v3 as delete_rule, get_pushers::v3 as get_pushers,
-            get_pushrule::v3 as get_rule, get_pushrule_actions::v3 as get_actions,
-            get_pushrule_enabled::v3 as get_enabled, get_pushrules_all::v3 as get_all,
-            get_pushrules_global_scope::v3 as get_global, set_pushrule::v3 as set_rule,
-            set_pushrule_actions::v3 as set_actions, set_pushrule_enabled::v3 as set_enabled,
+            PushRule, RuleKind, delete_pushrule::v3 as delete_rule, get_pushrule::v3 as get_rule,
+            get_pushrule_actions::v3 as get_actions, get_pushrule_enabled::v3 as get_enabled,
+            get_pushrules_all::v3 as get_all, get_pushrules_global_scope::v3 as get_global,
+            set_pushrule::v3 as set_rule, set_pushrule_actions::v3 as set_actions,
+            set_pushrule_enabled::v3 as set_enabled,
         },
         error::ErrorCode,
     },
@@ -138,15 +138,6 @@ pub(super) async fn enable(
     };
     app.users.change_push_rules(caller.sid, set).await??;
     Ok(set_enabled::Response::new())
-}
-
-/// Pushers cannot be set yet, so that nobody has one.
-pub(super) async fn pushers(
-    _: App,
-    _: Requester,
-    _: get_pushers::Request,
-) -> Result<get_pushers::Response, Error> {
-    Ok(get_pushers::Response::new(Vec::new()))
 }
 
 fn rule(rules: &Ruleset, kind: RuleKind, id: &str) -> Result<PushRule, Error> {

@@ -163,6 +163,12 @@ pub(super) fn bodies() -> Vec<(&'static str, Value)> {
             json!({ "pattern": "p", "actions": ["notify", { "set_tweak": "sound", "value": "s" }],
             "conditions": [{ "kind": "event_match", "key": "k", "pattern": "p", "is": "2", "value": 1 }] }),
         ),
+        (
+            "/pushers/set",
+            json!({ "kind": "http", "app_id": "a", "pushkey": "p", "app_display_name": "a", "device_display_name": "d",
+            "profile_tag": "t", "lang": "en", "append": false,
+            "data": { "url": "https://a.example/_matrix/push/v1/notify", "format": "event_id_only", "own": [1] } }),
+        ),
         ("/enabled", json!({ "enabled": true })),
         ("/actions", json!({ "actions": ["notify"] })),
         (

@@ -1,0 +1,424 @@
+//! Pushers: what notifies a user, and how. <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>
+//!
+//! A user's pushers are one row; each has a second row, [`schema::PUSHER_STATES`], with how far it is, which is also the way from a
+//! pushkey to its users. Both are written in one batch. A pusher goes with the device that set it; one without a device belongs to
+//! the account. Whoever sends only reads them here, and drops those that a gateway rejects.
+//!
+//! To add a kind (e-mail): a variant of [`PusherKind`], and its arm in [`Users::set_pusher`]'s `kind_of`, which says whom it belongs to.
+
+use http::Uri;
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
+use vatra_store::{Batch, CommitError, Direction, Position, Range, StoreError, View};
+
+use super::{Requester, Users, UsersError};
+use crate::schema::{
+    self, PusherKey, PusherKind, PusherRow, PusherStateRow, PushersRow, RoomSid, UserSid, topic,
+};
+
+/// The most pushers that a user has.
+const MAX_PUSHERS: usize = 30;
+/// The longest application id in characters, and the longest pushkey in bytes, as the spec has them.
+const MAX_APP_ID: usize = 64;
+const MAX_PUSHKEY: usize = 512;
+/// The longest of the other texts, in bytes.
+const MAX_TEXT: usize = 255;
+/// The longest URL and the most data for the gateway, in bytes. All pushers of a user are one row.
+const MAX_URL: usize = 1_000;
+const MAX_DATA: usize = 1_000;
+/// The path of every push gateway.
+const PATH: &str = "/_matrix/push/v1/notify";
+/// Of how many other users a pushkey is taken away at once.
+const OTHERS: usize = 100;
+
+/// Why a pusher cannot be set.
+#[derive(Debug, thiserror::Error)]
+pub enum PusherError {
+    /// Something that must be there is not.
+    #[error("missing: {0}")]
+    Missing(&'static str),
+    /// A field is empty or too long.
+    #[error("{0} is empty or too long")]
+    BadLength(&'static str),
+    /// No kind of pusher that there is.
+    #[error("kind is http, or null to delete a pusher")]
+    UnknownKind,
+    /// The URL is none that a push gateway has.
+    #[error("url is an https URL with the path {PATH}")]
+    BadUrl,
+    /// This server sends no e-mail.
+    #[error("this server sends no notifications by e-mail")]
+    NoEmail,
+    /// The user has as many as one may have.
+    #[error("there are too many pushers: delete some")]
+    TooMany,
+    /// The device has been logged out.
+    #[error("the device is gone")]
+    DeviceGone,
+    /// Something about the account.
+    #[error(transparent)]
+    Users(#[from] UsersError),
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The store did not take the rows.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+/// What a client asks for: the body of `/pushers/set`.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct SetPusher {
+    /// Which kind; `Some(None)` deletes.
+    #[serde(default, deserialize_with = "there")]
+    pub kind: Option<Option<String>>,
+    /// Of which application.
+    pub app_id: Option<String>,
+    /// What the gateway knows it by.
+    pub pushkey: Option<String>,
+    /// What the application is called.
+    pub app_display_name: Option<String>,
+    /// What the device is called.
+    pub device_display_name: Option<String>,
+    /// Which set of rules it is for.
+    pub profile_tag: Option<String>,
+    /// The language.
+    pub lang: Option<String>,
+    /// The URL, and what the gateway is to be told.
+    pub data: Option<Map<String, Value>>,
+    /// Whether other users of the same pushkey keep it.
+    #[serde(default)]
+    pub append: bool,
+}
+
+/// Tells a field that is `null` from one that is not there.
+fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(from).map(Some)
+}
+
+/// A pusher to be set, checked.
+struct Wanted {
+    row: PusherRow,
+    append: bool,
+}
+
+impl Users {
+    /// A user's pushers, oldest first.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn pushers(&self, user: UserSid) -> Result<Vec<PusherRow>, StoreError> {
+        let row = self.inner.store.view().get(&schema::PUSHERS, &user).await?;
+        Ok(row.unwrap_or_default().pushers)
+    }
+
+    /// Sets, changes or deletes a pusher, as the client asks. `plain_http` allows gateways without TLS, for tests and networks of
+    /// the operator's own.
+    ///
+    /// # Errors
+    /// What is wrong with it. Nothing is written then.
+    pub async fn set_pusher(
+        &self,
+        caller: &Requester,
+        asked: SetPusher,
+        plain_http: bool,
+    ) -> Result<(), PusherError> {
+        let kind = asked.kind.clone().ok_or(PusherError::Missing("kind"))?;
+        let app_id = asked.app_id.clone().ok_or(PusherError::Missing("app_id"))?;
+        let pushkey = asked.pushkey.clone();
+        let pushkey = pushkey.ok_or(PusherError::Missing("pushkey"))?;
+        let Some(kind) = kind else {
+            let this = |row: &PusherRow| row.app_id == app_id && row.pushkey == pushkey;
+            return Ok(self.drop_pushers(caller.sid, this).await?);
+        };
+        let wanted = self.checked(caller, &kind, (app_id, pushkey), asked, plain_http)?;
+        while !self.put_pusher(caller, &wanted).await? {}
+        Ok(())
+    }
+
+    fn checked(
+        &self,
+        caller: &Requester,
+        kind: &str,
+        (app_id, pushkey): (String, String),
+        asked: SetPusher,
+        plain_http: bool,
+    ) -> Result<Wanted, PusherError> {
+        if app_id.is_empty() || app_id.chars().count() > MAX_APP_ID {
+            return Err(PusherError::BadLength("app_id"));
+        }
+        if pushkey.is_empty() || pushkey.len() > MAX_PUSHKEY {
+            return Err(PusherError::BadLength("pushkey"));
+        }
+        let text = |name, text: Option<String>| {
+            let text = text.ok_or(PusherError::Missing(name))?;
+            short(name, text)
+        };
+        let app_display_name = text("app_display_name", asked.app_display_name)?;
+        let device_display_name = text("device_display_name", asked.device_display_name)?;
+        let lang = text("lang", asked.lang)?;
+        let profile_tag = asked.profile_tag.map(|tag| short("profile_tag", tag));
+        let mut data = asked.data.ok_or(PusherError::Missing("data"))?;
+        let (kind, device) = kind_of(kind, caller, &mut data, plain_http)?;
+        let data = Value::Object(data).to_string();
+        if data.len() > MAX_DATA {
+            return Err(PusherError::BadLength("data"));
+        }
+        let row = PusherRow {
+            app_id,
+            pushkey,
+            kind,
+            app_display_name,
+            device_display_name,
+            profile_tag: profile_tag.transpose()?,
+            lang,
+            data,
+            device,
+            set_at: self.now(),
+            // Known once it is written.
+            since: Position::ZERO,
+        };
+        Ok(Wanted {
+            row,
+            append: asked.append,
+        })
+    }
+
+    /// Writes a pusher in place of what stands there; says whether that still did.
+    async fn put_pusher(&self, caller: &Requester, wanted: &Wanted) -> Result<bool, PusherError> {
+        let view = self.inner.store.view();
+        let user = caller.sid;
+        let mut batch = Batch::new();
+        if let Some(device) = &wanted.row.device {
+            let key = (user, device.clone());
+            let row = view.get(&schema::DEVICES, &key).await?;
+            let row = row.ok_or(PusherError::DeviceGone)?;
+            batch.assert_equals(&schema::DEVICES, &key, &row);
+        }
+        let old = view.get(&schema::PUSHERS, &user).await?;
+        assert_is(&mut batch, user, old.as_ref());
+        let mut pushers = old.unwrap_or_default().pushers;
+        let mut row = wanted.row.clone();
+        let key: PusherKey = (row.app_id.clone(), row.pushkey.clone(), user);
+        let full = pushers.len() >= MAX_PUSHERS;
+        let same = pushers
+            .iter()
+            .position(|it| it.app_id == row.app_id && it.pushkey == row.pushkey);
+        let state = view.get(&schema::PUSHER_STATES, &key).await?;
+        match same.and_then(|at| pushers.get_mut(at)).zip(state) {
+            Some((same, state)) => {
+                row.since = same.since;
+                *same = row;
+                let afresh = PusherStateRow {
+                    failures: 0,
+                    retry_at: 0,
+                    error: None,
+                    ..state.clone()
+                };
+                batch.assert_equals(&schema::PUSHER_STATES, &key, &state);
+                batch.put(&schema::PUSHER_STATES, &key, &afresh);
+                batch.put(&schema::PUSHERS, &user, &PushersRow { pushers });
+            }
+            None if full => return Err(PusherError::TooMany),
+            None => {
+                batch.put_at_position(&schema::PUSHERS, move |position| {
+                    row.since = position;
+                    pushers.push(row);
+                    (user, PushersRow { pushers })
+                });
+                batch.put_at_position(&schema::PUSHER_STATES, move |position| {
+                    let sent = position;
+                    (
+                        key,
+                        PusherStateRow {
+                            sent,
+                            ..PusherStateRow::default()
+                        },
+                    )
+                });
+                // The rooms of the user are entered by the follower, which alone keeps that book.
+                batch.put(&schema::SUBSCRIBED, &(RoomSid(0), user), &());
+                batch.wake(topic::newly_subscribed());
+            }
+        }
+        if !wanted.append {
+            take_from_others(&view, &mut batch, user, &wanted.row).await?;
+        }
+        batch.wake(topic::notices(user));
+        match self.inner.store.write(batch).await {
+            Ok(_) => Ok(true),
+            Err(CommitError::AssertFailed) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Deletes those of a user's pushers that `which` names.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn drop_pushers(
+        &self,
+        user: UserSid,
+        which: impl Fn(&PusherRow) -> bool + Send + Sync,
+    ) -> Result<(), UsersError> {
+        loop {
+            let view = self.inner.store.view();
+            let mut batch = Batch::new();
+            forget(&view, &mut batch, user, &which).await?;
+            if batch.is_empty() {
+                return Ok(());
+            }
+            match self.inner.store.write(batch).await {
+                Err(CommitError::AssertFailed) => {}
+                other => return other.map(|_| ()).map_err(Into::into),
+            }
+        }
+    }
+
+    /// A device goes, and the pushers that it has set: the batch fails if another write of the user's pushers comes first.
+    pub(super) async fn forget_pushers_of(
+        &self,
+        view: &View,
+        batch: &mut Batch,
+        user: UserSid,
+        device: &str,
+    ) -> Result<(), UsersError> {
+        let its = |row: &PusherRow| row.device.as_deref() == Some(device);
+        Ok(forget(view, batch, user, its).await?)
+    }
+}
+
+/// The kind, and the device that a pusher of that kind belongs to.
+fn kind_of(
+    kind: &str,
+    caller: &Requester,
+    data: &mut Map<String, Value>,
+    plain_http: bool,
+) -> Result<(PusherKind, Option<String>), PusherError> {
+    match kind {
+        "http" => {
+            let url = data.remove("url").ok_or(PusherError::Missing("data.url"))?;
+            let url = url.as_str().ok_or(PusherError::BadUrl)?.to_owned();
+            check_url(&url, plain_http)?;
+            Ok((PusherKind::Http { url }, Some(caller.device.to_string())))
+        }
+        "email" => Err(PusherError::NoEmail),
+        _ => Err(PusherError::UnknownKind),
+    }
+}
+
+fn check_url(url: &str, plain_http: bool) -> Result<(), PusherError> {
+    if url.len() > MAX_URL || !url.is_ascii() || url.contains('#') {
+        return Err(PusherError::BadUrl);
+    }
+    let url: Uri = url.parse().map_err(|_| PusherError::BadUrl)?;
+    let scheme = url.scheme_str().unwrap_or_default();
+    let authority = url.authority().ok_or(PusherError::BadUrl)?;
+    let good = (scheme == "https" || (plain_http && scheme == "http"))
+        && !authority.host().is_empty()
+        && !authority.as_str().contains('@')
+        && url.path() == PATH;
+    if good {
+        Ok(())
+    } else {
+        Err(PusherError::BadUrl)
+    }
+}
+
+fn short(name: &'static str, text: String) -> Result<String, PusherError> {
+    if text.len() > MAX_TEXT {
+        return Err(PusherError::BadLength(name));
+    }
+    Ok(text)
+}
+
+/// The batch fails unless the row is as it was read.
+fn assert_is(batch: &mut Batch, user: UserSid, row: Option<&PushersRow>) {
+    match row {
+        Some(row) => batch.assert_equals(&schema::PUSHERS, &user, row),
+        None => batch.assert_absent(&schema::PUSHERS, &user),
+    };
+}
+
+/// Who has the same pushkey of the same application loses it: the device has another user now.
+async fn take_from_others(
+    view: &View,
+    batch: &mut Batch,
+    user: UserSid,
+    row: &PusherRow,
+) -> Result<(), StoreError> {
+    let range = Range::prefix(&(row.app_id.clone(), row.pushkey.clone()));
+    let users = view
+        .range(&schema::PUSHER_STATES, range, Direction::Forward, OTHERS)
+        .await?;
+    for ((_, _, other), _) in users {
+        if other != user {
+            let same = |it: &PusherRow| it.app_id == row.app_id && it.pushkey == row.pushkey;
+            forget(view, batch, other, same).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes pushers in a batch, which fails if another write comes first.
+async fn forget(
+    view: &View,
+    batch: &mut Batch,
+    user: UserSid,
+    which: impl Fn(&PusherRow) -> bool,
+) -> Result<(), StoreError> {
+    let Some(old) = view.get(&schema::PUSHERS, &user).await? else {
+        batch.assert_absent(&schema::PUSHERS, &user);
+        return Ok(());
+    };
+    assert_is(batch, user, Some(&old));
+    let (gone, kept): (Vec<_>, Vec<_>) = old.pushers.into_iter().partition(which);
+    if gone.is_empty() {
+        return Ok(());
+    }
+    for row in gone {
+        batch.delete(&schema::PUSHER_STATES, &(row.app_id, row.pushkey, user));
+    }
+    if kept.is_empty() {
+        batch.delete(&schema::PUSHERS, &user);
+        // Nobody asks for them any more.
+        batch.delete_range(&schema::NOTICES, Range::prefix(&(user,)));
+        batch.delete(&schema::SUBSCRIBED, &(RoomSid(0), user));
+    } else {
+        batch.put(&schema::PUSHERS, &user, &PushersRow { pushers: kept });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_url;
+
+    #[test]
+    fn a_gateway_is_named_by_an_https_url_with_its_path() {
+        for url in [
+            "https://push.example/_matrix/push/v1/notify",
+            "https://push.example:8443/_matrix/push/v1/notify?app=x",
+            "https://[2001:db8::1]/_matrix/push/v1/notify",
+        ] {
+            assert!(check_url(url, false).is_ok(), "{url}");
+        }
+        for url in [
+            "",
+            "push.example",
+            "http://push.example/_matrix/push/v1/notify",
+            "ftp://push.example/_matrix/push/v1/notify",
+            "https:///_matrix/push/v1/notify",
+            "https://a:b@push.example/_matrix/push/v1/notify",
+            "https://push.example/",
+            "https://push.example/_matrix/push/v1/notify/",
+            "https://push.example/_matrix/push/v1/notify#x",
+            "/_matrix/push/v1/notify",
+        ] {
+            assert!(check_url(url, false).is_err(), "{url}");
+        }
+        let plain = "http://127.0.0.1:5000/_matrix/push/v1/notify";
+        assert!(check_url(plain, true).is_ok());
+        assert!(check_url(&format!("https://a/{}", "x".repeat(2_000)), true).is_err());
+    }
+}
