@@ -8,7 +8,7 @@ use std::sync::{
 use dashmap::DashMap;
 use quick_cache::{Weighter, sync::Cache};
 use ruma::{EventId, OwnedEventId, RoomVersionId};
-use vatra_store::{Position, StoreError, View};
+use vatra_store::{Key, Map, Position, Store, StoreError, Value, View};
 
 use super::RoomError;
 use crate::{
@@ -150,26 +150,38 @@ impl Event {
     }
 }
 
+/// How many ids are remembered of events that have become visible: many more than become so while a task holds a view.
+const RECENT_IDS: usize = 10_000;
+
 /// The cache of events, and those submitted but not yet visible.
+///
+/// A room's head names events from the moment they are submitted, and whoever works from it may hold a view from before they became
+/// visible. So an event is looked for among those submitted, then among those remembered, then in the view, and then in the newest
+/// view: one that is there is never taken for one that is not.
 pub struct Events {
+    store: Store,
     cache: Cache<EventSid, Arc<Event>, EventWeight>,
     pending: DashMap<EventSid, Arc<Event>>,
     /// The ids of those submitted.
     pending_ids: DashMap<OwnedEventId, EventSid>,
+    /// The ids of those that became visible last.
+    recent_ids: Cache<OwnedEventId, EventSid>,
     /// Counts rewrites of rows (redactions), so that a slow reader does not put an old row back into the cache.
     rewrites: AtomicU64,
 }
 
 impl Events {
-    pub(super) fn new(cache_bytes: u64) -> Self {
+    pub(super) fn new(store: Store, cache_bytes: u64) -> Self {
         let items = usize::try_from(cache_bytes / 1024)
             .unwrap_or(usize::MAX)
             .max(64);
         let cache = Cache::with_weighter(items, cache_bytes, EventWeight);
         Self {
+            store,
             cache,
             pending: DashMap::new(),
             pending_ids: DashMap::new(),
+            recent_ids: Cache::new(RECENT_IDS),
             rewrites: AtomicU64::new(0),
         }
     }
@@ -196,9 +208,10 @@ impl Events {
             return Ok(events);
         }
         let rewrites = self.rewrites.load(Ordering::Acquire);
-        let mut rows = unknown
-            .iter()
-            .zip(view.get_many(&schema::EVENTS, &unknown).await?);
+        let mut rows = view.get_many(&schema::EVENTS, &unknown).await?;
+        self.look_again(view, &schema::EVENTS, &unknown, &mut rows)
+            .await?;
+        let mut rows = unknown.iter().zip(rows);
         for place in events.iter_mut().filter(|event| event.is_none()) {
             let Some((sid, row)) = rows.next() else { break };
             let Some(row) = row else { continue };
@@ -236,14 +249,49 @@ impl Events {
         view: &View,
         ids: &[OwnedEventId],
     ) -> Result<Vec<Option<EventSid>>, StoreError> {
-        let keys: Vec<String> = ids.iter().map(ToString::to_string).collect();
-        let mut sids = view.get_many(&schema::EVENT_SIDS, &keys).await?;
-        for (place, id) in sids.iter_mut().zip(ids) {
-            if place.is_none() {
-                *place = self.pending_ids.get(id).map(|sid| *sid);
-            }
+        let mut sids: Vec<Option<EventSid>> = ids.iter().map(|id| self.known_id(id)).collect();
+        let unknown: Vec<String> = sids
+            .iter()
+            .zip(ids)
+            .filter(|(sid, _)| sid.is_none())
+            .map(|(_, id)| id.to_string())
+            .collect();
+        if unknown.is_empty() {
+            return Ok(sids);
+        }
+        let mut rows = view.get_many(&schema::EVENT_SIDS, &unknown).await?;
+        self.look_again(view, &schema::EVENT_SIDS, &unknown, &mut rows)
+            .await?;
+        let places = sids.iter_mut().filter(|sid| sid.is_none());
+        for (place, row) in places.zip(rows) {
+            *place = row;
         }
         Ok(sids)
+    }
+
+    /// What a view does not have may have become visible since: that is filled in.
+    async fn look_again<K: Key + Clone, V: Value>(
+        &self,
+        view: &View,
+        map: &Map<K, V>,
+        keys: &[K],
+        rows: &mut [Option<V>],
+    ) -> Result<(), StoreError> {
+        if rows.iter().all(Option::is_some) {
+            return Ok(());
+        }
+        let newest = self.store.view();
+        if newest.watermark() == view.watermark() {
+            return Ok(());
+        }
+        let missing = rows.iter().zip(keys).filter(|(row, _)| row.is_none());
+        let missing: Vec<K> = missing.map(|(_, key)| key.clone()).collect();
+        let found = newest.get_many(map, &missing).await?;
+        let places = rows.iter_mut().filter(|row| row.is_none());
+        for (place, row) in places.zip(found) {
+            *place = row;
+        }
+        Ok(())
     }
 
     /// Events by their ids, in the same order.
@@ -273,6 +321,8 @@ impl Events {
     pub(super) fn visible(&self, event: Arc<Event>) {
         self.rewrites.fetch_add(1, Ordering::AcqRel);
         self.cache.insert(event.sid, Arc::clone(&event));
+        self.recent_ids
+            .insert(event.pdu.event_id.clone(), event.sid);
         self.forget_pending(event.sid);
     }
 
@@ -288,6 +338,12 @@ impl Events {
             self.pending_ids
                 .remove_if(&event.pdu.event_id, |_, known| *known == sid);
         }
+    }
+
+    fn known_id(&self, id: &EventId) -> Option<EventSid> {
+        // In this order: one that becomes visible meanwhile is remembered before it is forgotten here.
+        let pending = self.pending_ids.get(id).map(|sid| *sid);
+        pending.or_else(|| self.recent_ids.get(id))
     }
 
     fn known(&self, sid: EventSid) -> Option<Arc<Event>> {

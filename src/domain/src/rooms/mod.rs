@@ -128,7 +128,7 @@ impl Rooms {
         let inner = Inner {
             trees: StateTrees::new(store.clone(), sizes.state),
             // What waiting users share is an eighth of what the events themselves may take.
-            events: Events::new(sizes.events - sizes.events / 8),
+            events: Events::new(store.clone(), sizes.events - sizes.events / 8),
             recents: reader::Recents::new(sizes.events / 8),
             heads: head::Heads::new(sizes.heads),
             rooms: DashMap::new(),

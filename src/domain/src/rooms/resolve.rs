@@ -148,9 +148,10 @@ impl Resolution<'_> {
             let name = self.name(*key).await?;
             let values = self.differing.get(key).into_iter().flatten();
             for (map, sid) in maps.iter_mut().zip(values) {
-                if let Some(event) = sid.and_then(|sid| events.get(&sid)) {
-                    map.insert(name.clone(), event.event_id.clone());
-                }
+                let Some(sid) = sid else { continue };
+                // A state without one of its events would be another state.
+                let event = events.get(sid).ok_or(RoomError::UnknownEvent)?;
+                map.insert(name.clone(), event.event_id.clone());
             }
             names.insert(*key, name);
         }
@@ -164,11 +165,19 @@ impl Resolution<'_> {
         if let Some((sid, pdu)) = &self.fresh {
             sids.insert(pdu.event_id.clone(), Some(*sid));
         }
-        let became = |key: &StateKeySid| {
-            let id = resolved.get(names.get(key)?)?;
-            *sids.get(id)?
-        };
-        Ok(conflicted.iter().map(|key| (*key, became(key))).collect())
+        let mut became = Vec::with_capacity(conflicted.len());
+        for key in conflicted {
+            let id = names.get(key).and_then(|name| resolved.get(name));
+            let sid = match id {
+                None => None,
+                Some(id) => {
+                    let sid = sids.get(id).copied().flatten();
+                    Some(sid.ok_or(RoomError::UnknownEvent)?)
+                }
+            };
+            became.push((*key, sid));
+        }
+        Ok(became)
     }
 
     /// Runs the algorithm, and loads what it asks for, until it asks for nothing new.

@@ -347,10 +347,12 @@ impl StateTrees {
         if let Some(node) = self.known(id) {
             return Ok(node);
         }
-        let node = view
-            .get(&schema::STATE_NODES, &id)
-            .await?
-            .ok_or_else(|| missing(id))?;
+        let mut node = view.get(&schema::STATE_NODES, &id).await?;
+        if node.is_none() {
+            // Of a batch that has become visible since.
+            node = self.store.view().get(&schema::STATE_NODES, &id).await?;
+        }
+        let node = node.ok_or_else(|| missing(id))?;
         let node = Arc::new(node);
         self.cache.insert(id, Arc::clone(&node));
         Ok(node)
@@ -370,9 +372,14 @@ impl StateTrees {
                 .zip(view.get_many(&schema::STATE_NODES, &unknown).await?);
             for place in nodes.iter_mut().filter(|node| node.is_none()) {
                 let Some((id, row)) = rows.next() else { break };
-                let node = Arc::new(row.ok_or_else(|| missing(*id))?);
-                self.cache.insert(*id, Arc::clone(&node));
-                *place = Some(node);
+                *place = Some(match row {
+                    Some(row) => {
+                        let node = Arc::new(row);
+                        self.cache.insert(*id, Arc::clone(&node));
+                        node
+                    }
+                    None => self.node(view, *id).await?,
+                });
             }
         }
         Ok(nodes.into_iter().flatten().collect())

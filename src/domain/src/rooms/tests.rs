@@ -403,3 +403,35 @@ async fn an_older_store_is_given_the_times_of_its_events_and_the_replies_of_its_
     (migration.run)(rooms.store().clone()).await.unwrap();
     assert_eq!(read().await, (times, replies));
 }
+
+#[tokio::test]
+async fn what_became_visible_is_found_by_whoever_holds_an_older_view() {
+    let rooms = rooms().await;
+    let room = room_of_alice(&rooms, &RoomVersionId::V11).await;
+    let old = rooms.inner.store.view();
+    let mut guard = rooms.lock(&room).await.unwrap();
+    let topic = draft(
+        "@alice:test",
+        "m.room.topic",
+        Some(""),
+        json!({ "topic": "new" }),
+    );
+    let sent = rooms.send(&mut guard, topic, None).await.unwrap();
+    let event = sent.event.clone().unwrap();
+    let root = guard.head().unwrap().row.root;
+    drop(guard);
+    sent.durable().await.unwrap();
+    let ids = [event.pdu.event_id.clone()];
+    // By what is remembered, and where nothing is.
+    let forgetful = Events::new(rooms.inner.store.clone(), 0);
+    for events in [&rooms.inner.events, &forgetful] {
+        assert_eq!(events.sids(&old, &ids).await.unwrap(), [Some(event.sid)]);
+        let found = events.by_ids(&old, &ids).await.unwrap();
+        assert_eq!(found[0].as_ref().unwrap().sid, event.sid);
+        assert!(events.get(&old, event.sid).await.unwrap().is_some());
+    }
+    let trees = state::StateTrees::new(rooms.inner.store.clone(), 0);
+    let key = rooms.inner.ids.state_key("m.room.topic", "").await.unwrap();
+    let set = trees.get(&old, root, key.unwrap()).await.unwrap();
+    assert_eq!(set, Some(event.sid));
+}

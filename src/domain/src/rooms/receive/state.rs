@@ -43,16 +43,12 @@ impl Receiver {
             });
         }
         let mut roots = Vec::with_capacity(pdu.prev_events.len());
-        for event in inner
-            .events
-            .by_ids(&view, &pdu.prev_events)
-            .await?
-            .into_iter()
-            .flatten()
-        {
-            if event.room == room.sid && event.has_state() {
-                roots.push(inner.root_after(&view, &event).await?);
-            }
+        let placed = pdu.prev_events.iter().filter(|id| !unplaced.contains(id));
+        let placed: Vec<OwnedEventId> = placed.cloned().collect();
+        for event in inner.events.by_ids(&view, &placed).await? {
+            // It was there a moment ago.
+            let event = event.ok_or(ReceiveError::MissingBefore)?;
+            roots.push(inner.root_after(&view, &event).await?);
         }
         for id in &unplaced {
             let state = gathered.after.get(id).ok_or(ReceiveError::MissingBefore)?;
