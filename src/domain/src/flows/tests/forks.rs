@@ -107,6 +107,29 @@ async fn who_was_banned_meanwhile_is_not_heard_and_is_no_extremity() {
 }
 
 #[tokio::test]
+async fn what_comes_from_elsewhere_while_a_gap_is_asked_for_is_not_missing() {
+    let (net, a, b, _, bob, room) = pair("12").await;
+    let c = net.server("c").await;
+    let carol = c.user("carol").await;
+    c.join(&carol, &room, &a).await.unwrap();
+    let joined: Vec<_> = c.extremities(&room).await.into_iter().collect();
+    assert_eq!(c.tell(&b, &room, &joined).await, [Ok(())]);
+    let first = b.say(&bob, &room, "first").await;
+    assert_eq!(b.tell(&c, &room, &[first.clone()]).await, [Ok(())]);
+    let second = c.say(&carol, &room, "second").await;
+    let (reached, go) = net.hold("get_missing_events");
+    let telling = {
+        let (a, c, room) = (a.clone(), c.clone(), room.clone());
+        tokio::spawn(async move { c.tell(&a, &room, &[second]).await })
+    };
+    reached.notified().await;
+    assert_eq!(b.tell(&a, &room, &[first]).await, [Ok(())]);
+    go.notify_one();
+    assert_eq!(telling.await.unwrap(), [Ok(())]);
+    assert_eq!(a.heard(&room).await, ["first", "second"]);
+}
+
+#[tokio::test]
 async fn nothing_ends_where_only_an_unseen_event_follows() {
     let (_, a, b, alice, bob, room) = pair("12").await;
     let dora = b.user("dora").await;

@@ -14,6 +14,7 @@ use ruma::{
     events::TimelineEventType,
 };
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use vatra_store::{Direction, MemoryEngine, Options, Store};
 
 use crate::{
@@ -38,9 +39,14 @@ pub(super) struct Net {
     lost: Arc<Mutex<&'static [&'static str]>>,
     /// Answers to requests with this in their path are changed on their way.
     forged: Arc<Mutex<Option<Forged>>>,
+    /// A request with this in its path waits.
+    held: Arc<Mutex<Option<Held>>>,
     /// What was asked, as `server method path`.
     asked: Arc<Mutex<Vec<String>>>,
 }
+
+/// In the path of which request, who waits for it, and what it waits for.
+type Held = (&'static str, Arc<Notify>, Arc<Notify>);
 
 /// In the path of which requests, and what becomes of their answers.
 type Forged = (&'static str, fn(&mut Value));
@@ -140,6 +146,13 @@ impl Net {
         *self.lost.lock().unwrap() = what;
     }
 
+    /// The next request whose path has this in it waits: the first of the two tells when it is there, the second lets it go on.
+    pub(super) fn hold(&self, what: &'static str) -> (Arc<Notify>, Arc<Notify>) {
+        let (reached, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        *self.held.lock().unwrap() = Some((what, Arc::clone(&reached), Arc::clone(&go)));
+        (reached, go)
+    }
+
     /// How often something was asked whose path has this in it.
     pub(super) fn asked(&self, what: &str) -> usize {
         let asked = self.asked.lock().unwrap();
@@ -160,6 +173,14 @@ impl Transport for Wire {
         let server = server.ok_or_else(|| TransportError::NoConnection("cut".to_owned()))?;
         let line = format!("{destination} {} {}", request.method(), request.uri());
         self.net.asked.lock().unwrap().push(line);
+        let held = {
+            let mut held = self.net.held.lock().unwrap();
+            held.take_if(|(what, ..)| request.uri().path().contains(*what))
+        };
+        if let Some((_, reached, go)) = held {
+            reached.notify_one();
+            go.notified().await;
+        }
         let (status, mut body) = match server.answer(&self.from, &request).await {
             Ok(body) => (200, body),
             Err((status, body)) => (status, body),

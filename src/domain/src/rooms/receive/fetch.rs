@@ -48,9 +48,10 @@ impl Receiver {
             let key = (origin.to_owned(), room.sid);
             let _asking = turn(&self.asking, key).await;
             // Whoever asked before may have brought it.
-            let unplaced = self.unplaced(room, &pdu.prev_events).await?;
-            if !unplaced.is_empty() {
+            if !self.unplaced(room, &pdu.prev_events).await?.is_empty() {
                 let found = self.missing_events(origin, room, pdu).await?;
+                // Some may have come from elsewhere while this server was asked.
+                let unplaced = self.unplaced(room, &pdu.prev_events).await?;
                 if !unplaced.iter().all(|id| found.contains_key(id)) {
                     return Err(ReceiveError::MissingBefore);
                 }
