@@ -29,6 +29,14 @@ CONFIG
     cp "$ca/ca.crt" "$home/issuer.crt"
 fi
 
+# Registrations of application services, which the suite copies into the container.
+files=
+for file in /complement/appservice/*.yaml; do
+    if [ -e "$file" ]; then
+        files="$files\"$file\", "
+    fi
+done
+
 cat >"$home/vatra.toml" <<CONFIG
 server_name = "$SERVER_NAME"
 data_dir = "$home/data"
@@ -65,6 +73,9 @@ enabled = true
 
 [media]
 legacy_unauthenticated = true
+
+[appservices]
+files = [$files]
 CONFIG
 
 exec vatra --config "$home/vatra.toml"

@@ -7,11 +7,12 @@
 //! |---|---|
 //! | 0 | [`schema`], [`clock`], [`random`], [`ids`], [`event`], [`audit`] |
 //! | 1 | [`remote`], [`mail`] |
-//! | 2 | [`users`], [`e2ee`], [`push`] |
+//! | 2 | [`appservice`], [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
 //! | 4 | [`sync`], [`federation`], [`media`] |
 //! | 5 | [`flows`], [`followers`] |
 
+pub mod appservice;
 pub mod audit;
 pub mod clock;
 pub mod e2ee;

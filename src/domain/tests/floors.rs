@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 17] = [
+const FLOORS: [(&str, u8); 18] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
@@ -20,6 +20,7 @@ const FLOORS: [(&str, u8); 17] = [
     ("users", 2),
     ("e2ee", 2),
     ("push", 2),
+    ("appservice", 2),
     ("rooms", 3),
     ("sync", 4),
     ("media", 4),

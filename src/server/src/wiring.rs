@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc, time::Duration};
 use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
+    appservice::line::Asking,
     clock::{SharedClock, SystemClock},
     e2ee::E2ee,
     event::signer::Signer,
@@ -14,6 +15,7 @@ use vatra_domain::{
     flows::{self, keys::UserKeys, received::Receiving},
     followers::{
         self,
+        appservice_sender::{self, AppserviceSender},
         federation_sender::{self, FederationSender},
         key_news::KeyNews,
         notices::Notices,
@@ -27,14 +29,14 @@ use vatra_domain::{
     schema,
     sync::{Providers, Syncs, Waiters},
     users::{
-        Users,
+        Users, UsersError,
         server_name::{self, NameError},
     },
 };
 use vatra_store::{Engine, Options, Store};
 
 use crate::{
-    config::{Config, Durability},
+    config::{self, Config, Durability},
     folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
     mail::Mail,
@@ -99,6 +101,8 @@ pub struct Parts {
     pub federation: Federation,
     /// Takes what other servers tell.
     pub transactions: Transactions,
+    /// Asks application services.
+    pub asking: Asking,
     /// Tells other servers what happens here.
     pub sender: FederationSender,
     /// Tells push gateways.
@@ -157,6 +161,12 @@ pub enum BuildError {
     /// Mail cannot be sent as the settings say.
     #[error("{0}")]
     Mail(String),
+    /// An application service cannot be registered.
+    #[error("{0}")]
+    Service(String),
+    /// The application services' own users cannot be made.
+    #[error("appservices: {0}")]
+    Senders(#[from] UsersError),
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
@@ -169,6 +179,11 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    fn service(config: &Config, text: String) -> Self {
+        let place = config.origin.of("appservices.files");
+        Self::Service(format!("{place}: {text}"))
+    }
+
     fn store_of(config: &Config, error: NameError) -> Self {
         let reason = match error {
             NameError::Other(name) => format!(
@@ -232,15 +247,19 @@ impl App {
         };
         let rooms = Rooms::new(store.clone(), ids.clone(), clock.clone(), signer, sizes);
         let e2ee = E2ee::new(store.clone(), ids.clone());
-        let users = Users::new(
+        let services = config::appservices::services(&config.appservices.files, &server_name)
+            .map_err(|text| BuildError::service(&config, text))?;
+        let users = Users::with_services(
             store.clone(),
             ids,
             clock.clone(),
             random.clone(),
             server_name.clone(),
+            services,
         );
         folders::make(&config.media_dir).map_err(BlobError::from)?;
         let mail = Mail::build(&config, &store, &users).map_err(BuildError::Mail)?;
+        users.make_senders().await?;
         let blobs = Arc::new(LocalBlobs::open(config.media_dir.clone()).await?);
         let settings = MediaSettings {
             max_upload_bytes: config.media.max_upload_bytes,
@@ -301,7 +320,17 @@ impl App {
             users: users.clone(),
         });
         let transactions = Transactions::new(store.clone(), clock.clone(), edus, receive);
+        let asking = Asking::new(service_line(&config)?);
         let mut followers = Vec::new();
+        let telling = AppserviceSender::new(appservice_sender::Parts {
+            rooms: rooms.clone(),
+            ephemeral: ephemeral.clone(),
+            services: users.services().clone(),
+            asking: asking.clone(),
+            clock: clock.clone(),
+            random: random.clone(),
+        });
+        tell_services(&telling, &users, &mut followers, &tasks, &soft_stop).await;
         if config.federation.enabled {
             let status = followers::Status::new("federation_sender");
             followers.push(status.clone());
@@ -381,6 +410,7 @@ impl App {
             receiver,
             federation,
             transactions,
+            asking,
             sender,
             push_sender,
             followers,
@@ -419,6 +449,42 @@ async fn undo_joins(receiver: Receiver, stop: CancellationToken) {
     };
     if let Err(error) = undone {
         tracing::warn!(%error, "joins that did not end cannot be undone");
+    }
+}
+
+/// The network towards application services.
+fn service_line(config: &Config) -> Result<Arc<outbound::services::Services>, BuildError> {
+    let trusted = &config.federation.trusted_ca;
+    let trusted = Some(trusted.as_path()).filter(|file| !file.as_os_str().is_empty());
+    let line = outbound::services::Services::new(trusted).map_err(|text| {
+        let place = config.origin.of("federation.trusted_ca");
+        BuildError::Network(format!("{place}: {text}"))
+    })?;
+    Ok(Arc::new(line))
+}
+
+/// Starts to tell application services what happens.
+async fn tell_services(
+    telling: &AppserviceSender,
+    users: &Users,
+    followers: &mut Vec<Arc<followers::Status>>,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) {
+    if let Err(error) = telling.forget_others().await {
+        tracing::warn!(%error, "application services that are registered no more cannot be forgotten");
+    }
+    for service in users.services().all() {
+        if service.url.is_none() {
+            continue;
+        }
+        let plain =
+            |character: char| character.is_ascii_alphanumeric() || "._-".contains(character);
+        let name: String = service.id.chars().filter(|it| plain(*it)).collect();
+        let status = followers::Status::new(&format!("{}:{name}", appservice_sender::NAME));
+        followers.push(status.clone());
+        let running = telling.clone().run(service.clone(), status, stop.clone());
+        tasks.spawn(running);
     }
 }
 

@@ -265,9 +265,11 @@ fn plan(
         Some(name) => {
             let alias = format!("#{name}:{}", users.server_name());
             let valid = !name.is_empty() && !name.contains([':', '\0']) && alias.len() <= 255;
-            if !valid || RoomAliasId::parse(&*alias).is_err() {
+            let Some(parsed) = RoomAliasId::parse(&*alias).ok().filter(|_| valid) else {
                 return Err(bad("room_alias_name is not the local part of an alias"));
-            }
+            };
+            let by = requester.service.as_deref();
+            users.services().check_alias(by, &parsed)?;
             Some(alias)
         }
         None => None,

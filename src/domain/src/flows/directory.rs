@@ -11,6 +11,7 @@ use vatra_store::{Batch, CommitError, Direction, Range};
 
 use super::{FlowError, membership::alias_target};
 use crate::{
+    appservice::Services,
     event::build::Draft,
     rooms::{Reader, Room, RoomError, Rooms},
     schema::{self, AliasRow},
@@ -20,14 +21,16 @@ use crate::{
 /// Makes an alias of this server for a room the requester is in.
 ///
 /// # Errors
-/// [`FlowError::AliasTaken`] if it exists, wherever it points; [`FlowError::InvalidParam`] for another server's alias.
+/// [`FlowError::AliasTaken`] if it exists, wherever it points; [`FlowError::Exclusive`]; [`FlowError::InvalidParam`] for another server's alias.
 pub async fn create_alias(
     rooms: &Rooms,
+    services: &Services,
     requester: &Requester,
     alias: &RoomAliasId,
     room: &RoomId,
 ) -> Result<(), FlowError> {
     local(rooms, alias)?;
+    services.check_alias(requester.service.as_deref(), alias)?;
     if alias.alias().is_empty() || alias.as_str().len() > 255 {
         return Err(FlowError::InvalidParam(
             "an alias has 1 to 255 bytes".to_owned(),
@@ -35,7 +38,7 @@ pub async fn create_alias(
     }
     let reader = rooms.reader();
     let room = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
-    if !requester.admin && !reader.is_joined(requester.sid, room.sid).await? {
+    if !governs(requester) && !reader.is_joined(requester.sid, room.sid).await? {
         return Err(RoomError::Forbidden("you are not in that room".to_owned()).into());
     }
     let mut batch = Batch::new();
@@ -52,13 +55,24 @@ pub async fn create_alias(
     }
 }
 
+/// Whether someone manages aliases whatever they are to the room: an admin, and an application service within its namespaces, which
+/// are looked at before.
+fn governs(requester: &Requester) -> bool {
+    requester.admin || requester.service.is_some()
+}
+
 /// Removes an alias: its maker may, and who may set the room's canonical alias, and an admin. A canonical alias event
 /// that names it is changed too, if the requester may.
+///
+/// # Errors
+/// [`FlowError::Exclusive`] for a person if an application service has it for itself, and for a service if it is none of its own.
 pub async fn remove_alias(
     rooms: &Rooms,
+    services: &Services,
     requester: &Requester,
     alias: &RoomAliasId,
 ) -> Result<(), FlowError> {
+    services.check_alias(requester.service.as_deref(), alias)?;
     let reader = rooms.reader();
     let row = reader
         .view()
@@ -69,7 +83,7 @@ pub async fn remove_alias(
         Ok(id) => reader.room(&id).await?,
         Err(_) => None,
     };
-    let own = row.creator == requester.user.as_str() || requester.admin;
+    let own = row.creator == requester.user.as_str() || governs(requester);
     let may_set = match &room {
         Some(room) => {
             reader.is_joined(requester.sid, room.sid).await?

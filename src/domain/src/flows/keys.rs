@@ -349,7 +349,7 @@ impl UserKeys {
         let split = Split::new(self.remote.server_name(), messages);
         let txn = SenderTxn {
             sid: sender.sid,
-            device: sender.device.as_str(),
+            device: sender.device_key(),
             id: txn,
         };
         if self.e2ee.was_sent(txn, kind).await? {

@@ -1,7 +1,8 @@
 //! A member event that a client sends as the state event that it is: some memberships need more than an event.
 
 use ruma::{
-    CanonicalJsonObject, CanonicalJsonValue, OwnedEventId, RoomId, UserId,
+    CanonicalJsonObject, CanonicalJsonValue, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId,
+    UserId,
     events::{StateEventType, TimelineEventType},
 };
 
@@ -13,7 +14,7 @@ use crate::{
 };
 
 /// Sets the membership of `of`. Users of other servers are invited there, and who needs someone to vouch for them joins with that; all else
-/// is an event like others. What clients cannot know is left out of the content.
+/// is an event like others, and may be dated (`sent`). What clients cannot know is left out of the content.
 ///
 /// # Errors
 /// What the auth rules say; what other servers say.
@@ -24,6 +25,7 @@ pub async fn set(
     room: &RoomId,
     of: &str,
     mut content: CanonicalJsonObject,
+    sent: Option<MilliSecondsSinceUnixEpoch>,
 ) -> Result<OwnedEventId, FlowError> {
     let rooms = receiver.rooms();
     content.remove("join_authorised_via_users_server");
@@ -38,7 +40,15 @@ pub async fn set(
     let remote = user
         .as_ref()
         .filter(|user| user.server_name() != rooms.server_name());
+    let dated = || match sent {
+        // Another server has its part in the event, or its own idea of the time.
+        Some(_) => Err(FlowError::InvalidParam(
+            "ts: this membership needs more than one event, which cannot be dated".to_owned(),
+        )),
+        None => Ok(()),
+    };
     if let Some(of) = remote.filter(|_| membership == "invite") {
+        dated()?;
         let is_direct = content.get("is_direct") == Some(&CanonicalJsonValue::Bool(true));
         let invite = Invite {
             by,
@@ -49,6 +59,7 @@ pub async fn set(
         };
         invite.send(users, receiver).await?;
     } else if membership == "join" && of == by.user && must_be_vouched(receiver, by, room).await? {
+        dated()?;
         let join = Join {
             users,
             receiver,
@@ -65,7 +76,7 @@ pub async fn set(
             content,
             redacts: None,
         };
-        return Ok(rooms.send_one(room, draft, None).await?);
+        return Ok(rooms.send_one_at(room, draft, None, sent).await?);
     }
     let reader = rooms.reader();
     let known = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;

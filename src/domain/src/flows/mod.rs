@@ -1,5 +1,6 @@
 //! Operations that span modules, one file each. A flow calls down and nobody below calls it.
 //!
+//! - [`appservices`]: what bridges are asked: users and aliases that they may make, their networks
 //! - [`create_room`]: a room and its first events, under one guard
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`elsewhere`]: aliases, profiles and lists of rooms of other servers
@@ -14,6 +15,7 @@
 //! - [`spaces`]: what a room looks like from outside, and the tree under a space
 //! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
+pub mod appservices;
 pub mod at_time;
 pub mod backfill;
 pub mod create_room;
@@ -43,6 +45,7 @@ pub mod user_directory;
 use ruma::CanonicalJsonObject;
 
 use crate::{
+    appservice::Exclusive,
     remote::RemoteError,
     rooms::{RoomError, receive::ReceiveError},
     users::UsersError,
@@ -75,6 +78,9 @@ pub enum FlowError {
     /// The alias points somewhere already.
     #[error("the room alias is taken")]
     AliasTaken,
+    /// The alias is an application service's, or none of its own.
+    #[error(transparent)]
+    Exclusive(#[from] Exclusive),
     /// A parameter is not what it should be.
     #[error("{0}")]
     InvalidParam(String),

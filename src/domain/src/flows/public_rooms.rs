@@ -3,11 +3,11 @@
 //! <https://spec.matrix.org/v1.19/client-server-api/#published-room-directory>. A listed room is a row; what is shown of it is
 //! read from its current state, some ten small reads a room. The largest rooms come first.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use ruma::{
     UInt,
-    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomTypeFilter},
+    directory::{Filter, PublicRoomsChunk, PublicRoomsChunkInit, RoomNetwork, RoomTypeFilter},
     events::StateEventType,
     room::{JoinRuleKind, RoomType},
 };
@@ -17,7 +17,7 @@ use vatra_store::{Batch, Direction, Range};
 use super::{FlowError, directory::may_set_canonical};
 use crate::{
     rooms::{Reader, Room, RoomError, Rooms},
-    schema::{self, Membership},
+    schema::{self, Membership, RoomSid},
     users::Requester,
 };
 
@@ -69,12 +69,13 @@ pub async fn set_listed(
     Ok(())
 }
 
-/// A page of the list, the largest rooms first.
+/// A page of the list, or of those that application services have for their networks, the largest rooms first.
 ///
 /// # Errors
 /// [`FlowError::InvalidParam`] for a `since` that is no token of this list.
 pub async fn page(
     reader: &Reader,
+    network: &RoomNetwork,
     filter: &Filter,
     limit: Option<UInt>,
     since: Option<&str>,
@@ -88,17 +89,8 @@ pub async fn page(
     };
     let limit = limit.map_or(DEFAULT, |limit| usize::try_from(limit).unwrap_or(MOST));
     let limit = limit.min(MOST);
-    let rows = reader
-        .view()
-        .range(
-            &schema::PUBLIC_ROOMS,
-            Range::all(),
-            Direction::Forward,
-            usize::MAX,
-        )
-        .await?;
     let mut chunks = Vec::new();
-    for (sid, ()) in rows {
+    for sid in listed(reader, network).await? {
         let Some(room) = reader.room_by_sid(sid).await? else {
             continue;
         };
@@ -119,6 +111,41 @@ pub async fn page(
         chunk,
         total,
     })
+}
+
+/// The rooms of this server's own list, of a service's list of one network, or of all lists.
+async fn listed(reader: &Reader, network: &RoomNetwork) -> Result<BTreeSet<RoomSid>, FlowError> {
+    let (view, mut rooms) = (reader.view(), BTreeSet::new());
+    if matches!(network, RoomNetwork::Matrix | RoomNetwork::All) {
+        let own = view
+            .range(
+                &schema::PUBLIC_ROOMS,
+                Range::all(),
+                Direction::Forward,
+                usize::MAX,
+            )
+            .await?;
+        rooms.extend(own.into_iter().map(|(room, ())| room));
+    }
+    let range = match network {
+        RoomNetwork::All => Range::all(),
+        // As the networks' descriptions name it: the service, and its name for the network.
+        RoomNetwork::ThirdParty(instance) => match instance.split_once('|') {
+            Some((service, network)) => Range::prefix(&(service.to_owned(), network.to_owned())),
+            None => return Ok(rooms),
+        },
+        _ => return Ok(rooms),
+    };
+    let more = view
+        .range(
+            &schema::NETWORK_ROOMS,
+            range,
+            Direction::Forward,
+            usize::MAX,
+        )
+        .await?;
+    rooms.extend(more.into_iter().map(|((_, _, room), ())| room));
+    Ok(rooms)
 }
 
 fn passes(filter: &Filter, chunk: &PublicRoomsChunk) -> bool {

@@ -5,12 +5,14 @@
 //! A page that fails is tried again, then item by item; an item that keeps failing is set aside in
 //! [`schema::SET_ASIDE`], where an operator sees it, and does not hold up its neighbours.
 //!
+//! - [`appservice_sender`]: events, to application services, each of which reads the log at its own pace
 //! - [`federation_sender`]: events and what passes, to other servers
 //! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
 //! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways
 //!
 //! To add one: implement [`Follower`], give it a name that was never used, and start [`run`] in the server's wiring.
 
+pub mod appservice_sender;
 pub mod federation_sender;
 pub mod key_news;
 pub mod notices;
@@ -97,7 +99,7 @@ pub trait Follower: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct Status {
     /// Its name.
-    pub name: &'static str,
+    pub name: String,
     cursor: AtomicU64,
     set_aside: AtomicU64,
     error: Mutex<Option<String>>,
@@ -105,9 +107,9 @@ pub struct Status {
 
 impl Status {
     /// A follower that has not begun.
-    pub fn new(name: &'static str) -> Arc<Self> {
+    pub fn new(name: &str) -> Arc<Self> {
         Arc::new(Self {
-            name,
+            name: name.to_owned(),
             cursor: AtomicU64::new(0),
             set_aside: AtomicU64::new(0),
             error: Mutex::default(),

@@ -16,7 +16,9 @@ use super::{
 };
 use crate::{
     event::pdu::Pdu,
-    schema::{self, EventSid, Membership, OutsideRow, RoomRow, RoomSid, UserSid, topic},
+    schema::{
+        self, EventSid, Membership, OutsideLogRow, OutsideRow, RoomRow, RoomSid, UserSid, topic,
+    },
 };
 
 /// State that says what a room is, for those outside. <https://spec.matrix.org/v1.19/client-server-api/#stripped-state>
@@ -145,6 +147,12 @@ impl Rooms {
             });
             batch.wake(topic::outside_invites());
         }
+        let log = OutsideLogRow {
+            user,
+            room: room.sid,
+            event: sid,
+        };
+        batch.put_at_position(&schema::OUTSIDE_LOG, move |position| (position, log));
         batch.wake(topic::membership(user));
         batch.wake(topic::room(room.sid));
         let ticket = inner.store.submit(batch);

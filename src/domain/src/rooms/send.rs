@@ -5,7 +5,7 @@ mod unsent;
 use std::{collections::HashMap, sync::Arc};
 
 use ruma::{
-    OwnedEventId, RoomId,
+    MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId,
     events::{StateEventType, TimelineEventType},
     room_version_rules::RoomVersionRules,
 };
@@ -81,15 +81,28 @@ impl Rooms {
         draft: Draft,
         txn: Option<TxnKey>,
     ) -> Result<OwnedEventId, RoomError> {
+        self.send_one_at(room, draft, txn, None).await
+    }
+
+    /// The same with another time of sending than now; the event stands where it would stand otherwise.
+    /// <https://spec.matrix.org/v1.19/application-service-api/#timestamp-massaging>
+    pub async fn send_one_at(
+        &self,
+        room: &RoomId,
+        draft: Draft,
+        txn: Option<TxnKey>,
+        sent: Option<MilliSecondsSinceUnixEpoch>,
+    ) -> Result<OwnedEventId, RoomError> {
         let first = {
             let mut guard = self.lock(room).await?;
-            self.send(&mut guard, draft.clone(), txn.clone()).await?
+            self.send_at(&mut guard, draft.clone(), txn.clone(), sent)
+                .await?
         };
         match first.durable().await {
             Err(RoomError::Raced) => {
                 let again = {
                     let mut guard = self.lock(room).await?;
-                    self.send(&mut guard, draft, txn).await?
+                    self.send_at(&mut guard, draft, txn, sent).await?
                 };
                 again.durable().await
             }
@@ -107,6 +120,16 @@ impl Rooms {
         guard: &mut RoomGuard,
         draft: Draft,
         txn: Option<TxnKey>,
+    ) -> Result<Sent, RoomError> {
+        self.send_at(guard, draft, txn, None).await
+    }
+
+    async fn send_at(
+        &self,
+        guard: &mut RoomGuard,
+        draft: Draft,
+        txn: Option<TxnKey>,
+        sent: Option<MilliSecondsSinceUnixEpoch>,
     ) -> Result<Sent, RoomError> {
         if let Some(txn) = &txn
             && let Some(row) = self
@@ -136,7 +159,7 @@ impl Rooms {
             None => None,
         };
         let kind = draft.kind.clone();
-        let pdu = self.build_on(guard, draft).await?;
+        let pdu = self.build_on(guard, draft, sent).await?;
 
         let own = match state_key {
             Some((key, name)) => {
@@ -153,9 +176,15 @@ impl Rooms {
         guard.append_own(pdu, own, txn).await
     }
 
-    /// Builds an event on the head and checks that the current state allows it.
-    async fn build_on(&self, guard: &mut RoomGuard, draft: Draft) -> Result<Pdu, RoomError> {
-        let (placement, state) = self.placement(guard, &draft).await?;
+    /// Builds an event on the head and checks that the current state allows it. It is sent now, unless `sent` says otherwise.
+    async fn build_on(
+        &self,
+        guard: &mut RoomGuard,
+        draft: Draft,
+        sent: Option<MilliSecondsSinceUnixEpoch>,
+    ) -> Result<Pdu, RoomError> {
+        let (mut placement, state) = self.placement(guard, &draft).await?;
+        placement.origin_server_ts = sent.unwrap_or(placement.origin_server_ts);
         let pdu = build::build(draft, &placement, &self.inner.signer)?;
         auth::authorise(&placement.rules, &pdu, |kind, key| {
             state.get(&(kind.clone(), key.to_owned())).cloned()

@@ -9,6 +9,7 @@
 
 use vatra_store::{Keyspace, Map, Migration, Position};
 
+mod appservices;
 mod e2ee;
 mod followers;
 mod ids;
@@ -20,6 +21,7 @@ mod rooms;
 mod users;
 
 pub use self::{
+    appservices::{OutsideLogRow, ServiceRow, ServiceTransactionRow},
     e2ee::{
         BackupKeyRow, BackupRow, DehydratedRow, FallbackKeyRow, KeyStateRow, KeyUsage,
         RemoteListRow, SignedRow, UserSignatureRow,
@@ -316,6 +318,17 @@ pub const PENDING_JOINS: Map<(RoomSid, UserSid), PendingJoinRow> =
 /// Member events of local users that another server has let in, and tells the room's other servers of. 10 bytes a row.
 pub const TOLD_ELSEWHERE: Map<EventSid, ()> = Map::new(Keyspace::Index, 42, "told_elsewhere");
 
+/// How far each application service was told of the log, by its id. 80 bytes a row.
+pub const SERVICES: Map<String, ServiceRow> = Map::new(Keyspace::Index, 44, "services");
+/// Users of an application service who are joined to a room, as of the service's cursor. 30 bytes a row.
+pub const SERVICE_MEMBERS: Map<(String, RoomSid, UserSid), ()> =
+    Map::new(Keyspace::Index, 45, "service_members");
+/// Rooms that an application service lists: (service, its name for the network, room). 40 bytes a row.
+pub const NETWORK_ROOMS: Map<(String, String, RoomSid), ()> =
+    Map::new(Keyspace::Index, 46, "network_rooms");
+/// Memberships of local users of rooms that this server is not in, as they came: what the log does not tell. 40 bytes a row.
+pub const OUTSIDE_LOG: Map<Position, OutsideLogRow> = Map::new(Keyspace::Stream, 47, "outside_log");
+
 /// Replies in threads, in room order: the id of the thread's root. 80 bytes a row.
 pub const THREAD_REPLIES: Map<(RoomSid, RoomOrder), String> =
     Map::new(Keyspace::Stream, 56, "thread_replies");
@@ -480,6 +493,9 @@ pub const RELAYED: Map<EventSid, ()> = Map::new(Keyspace::Index, 119, "relayed")
 /// batch). Whoever writes some wakes [`topic::elsewhere`]; the federation sender moves them into transactions. 1 kB a row, 60 kB at most.
 pub const EDU_OUTBOX: Map<(String, Position, u64), String> =
     Map::new(Keyspace::Stream, 120, "edu_outbox");
+/// The transaction that an application service has not taken yet, by its id. 1 kB a row (at most 65 kB), one a service.
+pub const SERVICE_TRANSACTIONS: Map<String, ServiceTransactionRow> =
+    Map::new(Keyspace::Index, 126, "service_transactions");
 /// How far a pusher is. Made and deleted with it, and also the way from a pushkey to its users. 80 bytes a row.
 pub const PUSHER_STATES: Map<PusherKey, PusherStateRow> =
     Map::new(Keyspace::Index, 122, "pusher_states");

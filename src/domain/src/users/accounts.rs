@@ -5,6 +5,7 @@ use vatra_store::{Batch, CommitError, Range};
 
 use super::{Users, UsersError, ValidatedEmail};
 use crate::{
+    appservice::Service,
     e2ee, random,
     schema::{self, AccountRow, UserSid},
 };
@@ -26,8 +27,17 @@ impl Users {
     /// The user id of a local part that may be registered.
     ///
     /// # Errors
-    /// [`UsersError::BadName`] for what the grammar of the spec does not allow, [`UsersError::NameTaken`].
+    /// [`UsersError::BadName`] for what the grammar of the spec does not allow, [`UsersError::NameTaken`],
+    /// [`UsersError::Exclusive`] for what an application service has for itself.
     pub async fn available(&self, name: &str) -> Result<OwnedUserId, UsersError> {
+        self.available_to(None, name).await
+    }
+
+    async fn available_to(
+        &self,
+        by: Option<&Service>,
+        name: &str,
+    ) -> Result<OwnedUserId, UsersError> {
         let allowed = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._=-/+".contains(&byte)
         };
@@ -39,6 +49,7 @@ impl Users {
         if user.as_str().len() > 255 {
             return Err(UsersError::BadName);
         }
+        self.services().check_user(by, &user)?;
         match self
             .inner
             .store
@@ -53,11 +64,19 @@ impl Users {
 
     /// Makes an account. Two requests for one name or one address: the second is told that it is taken.
     pub async fn register(&self, new: NewAccount) -> Result<(OwnedUserId, UserSid), UsersError> {
+        self.register_by(None, new).await
+    }
+
+    pub(super) async fn register_by(
+        &self,
+        by: Option<&Service>,
+        new: NewAccount,
+    ) -> Result<(OwnedUserId, UserSid), UsersError> {
         let name = match new.name {
             Some(name) => name.to_lowercase(),
             None => random::name(&*self.inner.random, 12),
         };
-        let user = self.available(&name).await?;
+        let user = self.available_to(by, &name).await?;
         let password = match new.password {
             Some(password) => Some(self.hash_password(password).await?),
             None => None,

@@ -268,7 +268,8 @@ mod tests {
         let caller = Requester {
             user,
             sid,
-            device: session.device,
+            device: Some(session.device),
+            service: None,
             admin: false,
         };
         let asked = serde_json::from_value(asked).unwrap();

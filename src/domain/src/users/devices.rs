@@ -91,7 +91,10 @@ impl Users {
 
     /// A device is there: written at most once in five minutes, and not waited for.
     pub fn seen(&self, requester: &Requester, ip: &str) {
-        let (now, key) = (self.now(), (requester.sid, requester.device.to_string()));
+        let Some(device) = &requester.device else {
+            return;
+        };
+        let (now, key) = (self.now(), (requester.sid, device.to_string()));
         let due = self
             .inner
             .seen
@@ -107,7 +110,7 @@ impl Users {
         let (users, user, device, ip) = (
             self.clone(),
             requester.sid,
-            requester.device.to_string(),
+            device.to_string(),
             ip.to_owned(),
         );
         tokio::spawn(async move {

@@ -2,7 +2,7 @@
 
 use vatra_store::{CommitError, StoreError};
 
-use crate::{ids::IdError, mail::templates::TemplateError};
+use crate::{appservice::Exclusive, ids::IdError, mail::templates::TemplateError};
 
 /// Reasons only; `http/error.rs` says what clients are told.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +15,9 @@ pub enum UsersError {
         "a user name has only a-z, 0-9 and . _ = - / + and at most 255 bytes with the server's name"
     )]
     BadName,
+    /// The name is an application service's, or none of its own.
+    #[error(transparent)]
+    Exclusive(#[from] Exclusive),
     /// The password is not strong enough.
     #[error("a password has at least {} characters", super::passwords::SHORTEST)]
     WeakPassword,
@@ -95,6 +98,21 @@ pub enum AuthFailure {
     /// The token has run out; the client may refresh it.
     #[error("the access token has expired")]
     Expired,
+    /// An application service names something that is no user id.
+    #[error("user_id is no user id")]
+    NoUserId,
+    /// An application service names a user who is not in its namespaces.
+    #[error("the application service may not act as this user")]
+    NotItsUser,
+    /// An application service names a user whom it has not registered yet.
+    #[error("the application service has not registered this user")]
+    NotRegistered,
+    /// An application service names a user whose account has ended.
+    #[error("this account has been deactivated")]
+    Deactivated,
+    /// An application service names a device that the user does not have.
+    #[error("the user has no such device")]
+    UnknownDevice,
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -5,6 +5,7 @@
 //! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties; `login_tokens`: tokens for one login
 //! - `emails`: addresses of accounts; `validation`: how someone shows that an address is theirs
 //! - `pushers`: what notifies a user; they go with the device that set them
+//! - [`services`]: callers that are application services, and their users' accounts
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -23,6 +24,7 @@ mod passwords;
 pub mod profile;
 pub mod pushers;
 pub mod server_name;
+pub mod services;
 pub mod tokens;
 pub mod uiaa;
 pub mod validation;
@@ -45,6 +47,7 @@ pub use self::{
     validation::{ValidatedEmail, Validations},
 };
 use crate::{
+    appservice::{Service, Services},
     clock::SharedClock,
     ids::Ids,
     random::SharedRandom,
@@ -58,10 +61,25 @@ pub struct Requester {
     pub user: OwnedUserId,
     /// Their number.
     pub sid: UserSid,
-    /// With which device.
-    pub device: OwnedDeviceId,
+    /// With which device; application services need none.
+    pub device: Option<OwnedDeviceId>,
     /// May use the admin API.
     pub admin: bool,
+    /// The application service that acts as this user, if it is not the user themselves.
+    pub service: Option<Arc<Service>>,
+}
+
+impl Requester {
+    /// The device's id as keys of the store have it: empty for who has none.
+    pub fn device_key(&self) -> &str {
+        self.device.as_ref().map_or("", |device| device.as_str())
+    }
+
+    /// Whether there are limits on how often they may ask: for people, and for a service's users unless it was freed of them.
+    pub fn is_limited(&self) -> bool {
+        let service = self.service.as_ref();
+        service.is_none_or(|service| service.rate_limited && self.user != service.sender)
+    }
 }
 
 /// All local accounts. Cheap to clone.
@@ -76,6 +94,7 @@ struct Inner {
     clock: SharedClock,
     random: SharedRandom,
     server_name: OwnedServerName,
+    services: Services,
     tokens: Cache<[u8; 32], Arc<Known>>,
     push_rules: Cache<UserSid, (Position, Arc<Ruleset>)>,
     ignored: Cache<UserSid, (Position, Arc<Ignored>)>,
@@ -105,12 +124,26 @@ impl Users {
         random: SharedRandom,
         server_name: OwnedServerName,
     ) -> Self {
+        let services = Services::default();
+        Self::with_services(store, ids, clock, random, server_name, services)
+    }
+
+    /// The same, some of which belong to application services.
+    pub fn with_services(
+        store: Store,
+        ids: Ids,
+        clock: SharedClock,
+        random: SharedRandom,
+        server_name: OwnedServerName,
+        services: Services,
+    ) -> Self {
         let inner = Inner {
             store,
             ids,
             clock,
             random,
             server_name,
+            services,
             tokens: Cache::new(20_000),
             push_rules: Cache::new(20_000),
             ignored: Cache::new(20_000),

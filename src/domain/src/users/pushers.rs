@@ -300,7 +300,10 @@ fn kind_of(
             let url = data.remove("url").ok_or(PusherError::Missing("data.url"))?;
             let url = url.as_str().ok_or(PusherError::BadUrl)?.to_owned();
             check_url(&url, plain_http)?;
-            Ok((PusherKind::Http { url }, Some(caller.device.to_string())))
+            Ok((
+                PusherKind::Http { url },
+                caller.device.as_ref().map(ToString::to_string),
+            ))
         }
         "email" => Err(PusherError::NoEmail),
         _ => Err(PusherError::UnknownKind),

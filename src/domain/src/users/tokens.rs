@@ -111,8 +111,9 @@ impl Users {
         let requester = Requester {
             user,
             sid: row.user,
-            device: OwnedDeviceId::from(row.device.clone()),
+            device: Some(OwnedDeviceId::from(row.device.clone())),
             admin: account.admin,
+            service: None,
         };
         let known = Arc::new(Known { row, requester });
         if self.inner.removals.load(Ordering::Acquire) == removals {

@@ -50,6 +50,7 @@ impl Config {
         self.check_mail()?;
         turn(&self.turn)?;
         support(&self.support)?;
+        self.check_appservices()?;
         if !create_room::is_known(&self.rooms.default_version) {
             return refuse(
                 "rooms.default_version",
@@ -97,6 +98,16 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    fn check_appservices(&self) -> Checked {
+        let Ok(name) = ServerName::parse(&self.server_name) else {
+            return Ok(());
+        };
+        match super::appservices::services(&self.appservices.files, &name) {
+            Ok(_) => Ok(()),
+            Err(text) => refuse("appservices.files", text),
+        }
     }
 
     fn check_registration(&self) -> Checked {

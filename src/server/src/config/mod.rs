@@ -4,6 +4,7 @@
 //! the key and the remedy. `config/default.toml` lists every key with its default; a test holds the two equal.
 //! To add a setting: a field here, a line there, a check in `check` if not every value makes sense.
 
+pub(crate) mod appservices;
 mod check;
 mod read;
 
@@ -54,6 +55,8 @@ pub struct Config {
     pub log: Log,
     /// Whom users can turn to.
     pub support: Support,
+    /// Bridges and bots.
+    pub appservices: Appservices,
     /// Where they come from, for messages.
     #[serde(skip)]
     pub origin: Origin,
@@ -263,6 +266,14 @@ pub struct Log {
     pub json: bool,
 }
 
+/// Bridges and bots: application services.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Appservices {
+    /// Their registrations (YAML).
+    pub files: Vec<PathBuf>,
+}
+
 /// Whom users can turn to: `/.well-known/matrix/support`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -324,6 +335,7 @@ impl Default for Config {
                 json: false,
             },
             support: Support::default(),
+            appservices: Appservices::default(),
             origin: Origin::default(),
         }
     }

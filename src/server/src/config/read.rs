@@ -31,7 +31,8 @@ impl Origin {
 }
 
 /// Keys whose values are lists.
-const LISTS: [&str; 5] = [
+const LISTS: [&str; 6] = [
+    "appservices.files",
     "client.trusted_proxies",
     "federation.allowed_networks",
     "federation.trusted_key_servers",

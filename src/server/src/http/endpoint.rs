@@ -2,15 +2,22 @@
 //!
 //! A handler is `async fn(app: App, caller: C, request: R) -> Result<R::OutgoingResponse, Error>`; [`Routes::add`] takes the
 //! paths, the method and the kind of authentication from `R`, so that a route cannot disagree with the spec. The
-//! caller `C` is a [`Requester`], an `Option<Requester>` or `()`, as the endpoint's authentication has it. An endpoint
+//! caller `C` is a `Requester`, an `Option<Requester>`, `()`, or an application service, as the endpoint's authentication has it. An endpoint
 //! whose body or answer is too large to be held is registered with [`Routes::stream`]. An endpoint of the server-server API is
 //! registered with [`Routes::signed`]: its caller is the [`Origin`](super::federation::Origin) that has signed the request, body and all.
 
+mod caller;
 mod input;
 mod signed;
 
 use std::{collections::HashSet, future::Future};
 
+pub(crate) use self::{
+    caller::{ByService, Caller},
+    input::{Input, Upload},
+};
+use super::{address::Address, error::Error, observe};
+use crate::wiring::App;
 use axum::{
     Router,
     body::Body,
@@ -24,86 +31,10 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, Metadata, OutgoingResponseExt,
-    auth_scheme::{
-        AccessToken, AccessTokenOptional, AppserviceTokenOptional, AuthScheme, NoAccessToken,
-        NoAuthentication, extract_bearer_or_query_token,
-    },
+    auth_scheme::{AuthScheme, extract_bearer_or_query_token},
     error::{DeserializationError, FromHttpRequestError},
     path_builder::PathBuilder,
 };
-use vatra_domain::users::Requester;
-
-pub(crate) use self::input::{Input, Upload};
-use super::{address::Address, error::Error, observe};
-use crate::wiring::App;
-
-/// Who calls, by the endpoint's kind of authentication.
-pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
-    /// Identifies the caller, or says why not.
-    fn identify(
-        app: &App,
-        token: Option<String>,
-    ) -> impl Future<Output = Result<Self, Error>> + Send;
-
-    /// Whose request it is, if it is someone's.
-    fn requester(&self) -> Option<&Requester>;
-}
-
-impl Caller<AccessToken> for Requester {
-    async fn identify(app: &App, token: Option<String>) -> Result<Self, Error> {
-        let token = token.ok_or_else(Error::missing_token)?;
-        Ok(app.users.authenticate(&token).await?)
-    }
-
-    fn requester(&self) -> Option<&Requester> {
-        Some(self)
-    }
-}
-
-macro_rules! optional_caller {
-    ($($scheme:ty),*) => {$(
-        impl Caller<$scheme> for Option<Requester> {
-            async fn identify(app: &App, token: Option<String>) -> Result<Self, Error> {
-                match token {
-                    Some(token) => Ok(Some(app.users.authenticate(&token).await?)),
-                    None => Ok(None),
-                }
-            }
-
-            fn requester(&self) -> Option<&Requester> {
-                self.as_ref()
-            }
-        }
-    )*};
-}
-optional_caller!(AccessTokenOptional);
-
-/// Only application services have a token here, and there are none yet. Clients that come to log in again may still send
-/// the old one: it says nothing.
-impl Caller<AppserviceTokenOptional> for Option<Requester> {
-    async fn identify(_: &App, _: Option<String>) -> Result<Self, Error> {
-        Ok(None)
-    }
-
-    fn requester(&self) -> Option<&Requester> {
-        None
-    }
-}
-
-macro_rules! no_caller {
-    ($($scheme:ty),*) => {$(
-        impl Caller<$scheme> for () {
-            async fn identify(_: &App, _: Option<String>) -> Result<Self, Error> {
-                Ok(())
-            }
-
-            fn requester(&self) -> Option<&Requester> {
-                None
-            }
-        }
-    )*};
-}
-no_caller!(NoAuthentication, NoAccessToken);
 
 /// The routes gathered so far.
 pub(crate) struct Routes {
@@ -411,7 +342,8 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
 ) -> Result<C, Error> {
     // Another kind of proof is none here; where none is needed, it does not matter: other servers sign all they ask.
     let token = extract_bearer_or_query_token(head).unwrap_or_default();
-    let caller = C::identify(app, token).await?;
+    let query = head.uri().query().unwrap_or_default();
+    let caller = C::identify(app, token, query).await?;
     if let Some(requester) = caller.requester() {
         observe::name_caller(head, requester.user.as_str());
         if let Some(Address(address)) = head.extensions().get::<Address>() {

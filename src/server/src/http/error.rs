@@ -8,9 +8,10 @@ use ruma::api::{client::uiaa::UiaaInfo, error::ErrorCode};
 use serde_json::{Map, Value, json};
 use tracing::{debug, error};
 use vatra_domain::{
+    appservice::line::LineError,
     e2ee::E2eeError,
     federation::{FederationError, transaction::TransactionError},
-    flows::{FlowError, keys::KeysError},
+    flows::{FlowError, appservices::PingError, keys::KeysError},
     media::MediaError,
     remote::RemoteError,
     rooms::RoomError,
@@ -170,6 +171,16 @@ impl From<AuthFailure> for Error {
         match &failure {
             AuthFailure::Unknown => unknown(false),
             AuthFailure::Expired => unknown(true),
+            AuthFailure::NoUserId => Self::invalid_param(&failure.to_string()),
+            AuthFailure::NotItsUser | AuthFailure::NotRegistered => Self::forbidden(&failure),
+            AuthFailure::Deactivated => {
+                Self::new(StatusCode::FORBIDDEN, ErrorCode::UserDeactivated, &failure)
+            }
+            AuthFailure::UnknownDevice => Self::new(
+                StatusCode::BAD_REQUEST,
+                ErrorCode::from("M_UNKNOWN_DEVICE"),
+                &failure,
+            ),
             AuthFailure::Store(error) => Self::internal(error),
         }
     }
@@ -179,6 +190,7 @@ impl From<UsersError> for Error {
     fn from(error: UsersError) -> Self {
         let (status, code) = match &error {
             UsersError::NameTaken => (StatusCode::BAD_REQUEST, ErrorCode::UserInUse),
+            UsersError::Exclusive(_) => (StatusCode::BAD_REQUEST, ErrorCode::Exclusive),
             UsersError::BadName => (StatusCode::BAD_REQUEST, ErrorCode::InvalidUsername),
             UsersError::WeakPassword => (StatusCode::BAD_REQUEST, ErrorCode::WeakPassword),
             UsersError::WrongPassword => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
@@ -305,6 +317,7 @@ impl From<FlowError> for Error {
             FlowError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
             FlowError::StillThere => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
             FlowError::BadAlias(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadAlias),
+            FlowError::Exclusive(_) => (StatusCode::BAD_REQUEST, ErrorCode::Exclusive),
             FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
             FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
             FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),
@@ -391,6 +404,27 @@ impl From<TransactionError> for Error {
             TransactionError::Store(error) => Self::internal(error),
             TransactionError::Commit(error) => Self::unavailable(error),
         }
+    }
+}
+
+/// <https://spec.matrix.org/v1.19/application-service-api/#pinging>
+impl From<PingError> for Error {
+    fn from(error: PingError) -> Self {
+        let (status, code) = match &error {
+            PingError::Line(LineError::NoUrl) => (StatusCode::BAD_REQUEST, ErrorCode::UrlNotSet),
+            PingError::Line(LineError::TimedOut) => {
+                (StatusCode::GATEWAY_TIMEOUT, ErrorCode::ConnectionTimeout)
+            }
+            PingError::Line(LineError::Unreachable(_)) => {
+                (StatusCode::BAD_GATEWAY, ErrorCode::ConnectionFailed)
+            }
+            PingError::Status { status, body } => {
+                let answer = Self::new(StatusCode::BAD_GATEWAY, ErrorCode::BadStatus, &error);
+                let answer = answer.with("status", json!(status.as_u16()));
+                return answer.with("body", json!(body));
+            }
+        };
+        Self::new(status, code, error)
     }
 }
 

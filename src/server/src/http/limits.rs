@@ -15,6 +15,7 @@ use governor::{
     clock::{Clock, DefaultClock},
     state::keyed::DashMapStateStore,
 };
+use vatra_domain::users::Requester;
 
 use vatra_domain::mail::address::canonical;
 
@@ -108,32 +109,50 @@ impl Rates {
     }
 
     /// An event sent by `user`.
-    pub(crate) fn send(&self, user: &str) -> Result<(), Error> {
-        self.check(&self.send, user)
+    pub(crate) fn send(&self, user: &Requester) -> Result<(), Error> {
+        self.check_user(&self.send, user, NonZeroU32::MIN)
     }
 
     /// A room joined, knocked on or made by `user`.
-    pub(crate) fn join(&self, user: &str) -> Result<(), Error> {
-        self.check(&self.join, user)
+    pub(crate) fn join(&self, user: &Requester) -> Result<(), Error> {
+        self.check_user(&self.join, user, NonZeroU32::MIN)
     }
 
     /// An invitation by `user`.
-    pub(crate) fn invite(&self, user: &str) -> Result<(), Error> {
-        self.check(&self.invite, user)
+    pub(crate) fn invite(&self, user: &Requester) -> Result<(), Error> {
+        self.check_user(&self.invite, user, NonZeroU32::MIN)
     }
 
     /// So many invitations by `user` at once. More than the most at once count as the most.
-    pub(crate) fn invites(&self, user: &str, count: usize) -> Result<(), Error> {
+    pub(crate) fn invites(&self, user: &Requester, count: usize) -> Result<(), Error> {
         let count = u32::try_from(count).unwrap_or(u32::MAX).min(INVITES);
         match NonZeroU32::new(count) {
-            Some(count) => self.check_many(&self.invite, user, count),
+            Some(count) => self.check_user(&self.invite, user, count),
             None => Ok(()),
         }
     }
 
     /// An upload by `user`.
-    pub(crate) fn media(&self, user: &str) -> Result<(), Error> {
-        self.check(&self.media, user)
+    pub(crate) fn media(&self, user: &Requester) -> Result<(), Error> {
+        self.check_user(&self.media, user, NonZeroU32::MIN)
+    }
+
+    /// A file fetched for someone without a token: all of them share a limit.
+    pub(crate) fn media_for_anyone(&self) -> Result<(), Error> {
+        self.check(&self.media, "")
+    }
+
+    /// What users do, unless the operator has freed them of limits: a bridge speaks for many people at once.
+    fn check_user(
+        &self,
+        limiter: &Keyed,
+        user: &Requester,
+        count: NonZeroU32,
+    ) -> Result<(), Error> {
+        if !user.is_limited() {
+            return Ok(());
+        }
+        self.check_many(limiter, user.user.as_str(), count)
     }
 
     /// A letter to an e-mail address, that someone asks for from an address.

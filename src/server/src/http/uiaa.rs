@@ -5,7 +5,7 @@
 use std::fmt::Debug;
 
 use ruma::{
-    UserId,
+    DeviceId, UserId,
     api::{
         client::uiaa::{
             AuthData, AuthFlow, AuthType, EmailUserIdentifier, MatrixUserIdentifier, UiaaInfo,
@@ -66,11 +66,17 @@ impl<'a> Operation<'a> {
 
     /// Ok once one flow is complete, with the session of the validated address if that was shown; otherwise the answer that says
     /// what is missing.
+    ///
+    /// Application services have no password to show: their token is enough. What they may not do at all says so with
+    /// [`no_service`]. <https://spec.matrix.org/v1.19/application-service-api/#device-management>
     pub(crate) async fn check(
         &self,
         app: &App,
         auth: Option<&AuthData>,
     ) -> Result<Option<String>, Error> {
+        if self.user.is_some_and(|user| user.service.is_some()) {
+            return Ok(None);
+        }
         let sessions = app.users.uiaa();
         let now = app.users.clock().now();
         let session = match auth.and_then(AuthData::session) {
@@ -169,6 +175,24 @@ impl<'a> Operation<'a> {
             _ => refused("this stage is not part of any flow"),
         })
     }
+}
+
+/// Refuses application services what belongs to the management of accounts.
+/// <https://spec.matrix.org/v1.19/application-service-api/#identity-assertion>
+pub(crate) fn no_service(caller: &Requester) -> Result<(), Error> {
+    if caller.service.is_none() {
+        return Ok(());
+    }
+    Err(Error::forbidden(
+        "application services do not manage accounts: only the user themselves can do this",
+    ))
+}
+
+/// The device of a request that makes no sense without one.
+pub(crate) fn own_device(caller: &Requester) -> Result<&DeviceId, Error> {
+    let message = "this is done with a device: name one of the user's in device_id";
+    let device = caller.device.as_deref();
+    device.ok_or_else(|| Error::invalid_param(message))
 }
 
 /// Whether an identifier means the requester.

@@ -175,8 +175,9 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
     Ok(Requester {
         user,
         sid,
-        device: "".into(),
+        device: None,
         admin: false,
+        service: None,
     })
 }
 

@@ -4,6 +4,7 @@
 //! - [`dns`]: names and services looked up
 //! - [`policy`]: which addresses are connected to at all
 //! - [`dial`]: a TLS stream; certificates are always checked
+//! - [`services`]: application services, which are not found but written down
 //! - [`once`]: one GET over one connection
 //! - [`gateway`]: push gateways
 //! - [`mail`]: letters handed to the operator's mail server
@@ -18,6 +19,7 @@ pub(crate) mod mail;
 mod once;
 pub(crate) mod policy;
 mod resolve;
+pub(crate) mod services;
 mod stream;
 mod well_known;
 

@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+mod appservices;
 mod bad_fields;
 mod bad_input;
 mod chat;

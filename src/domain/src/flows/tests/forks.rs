@@ -115,7 +115,10 @@ async fn what_comes_from_elsewhere_while_a_gap_is_asked_for_is_not_missing() {
     let joined: Vec<_> = c.extremities(&room).await.into_iter().collect();
     assert_eq!(c.tell(&b, &room, &joined).await, [Ok(())]);
     let first = b.say(&bob, &room, "first").await;
-    assert_eq!(b.tell(&c, &room, &[first.clone()]).await, [Ok(())]);
+    assert_eq!(
+        b.tell(&c, &room, std::slice::from_ref(&first)).await,
+        [Ok(())]
+    );
     let second = c.say(&carol, &room, "second").await;
     let (reached, go) = net.hold("get_missing_events");
     let telling = {

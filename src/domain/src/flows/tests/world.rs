@@ -216,8 +216,9 @@ impl Server {
         Requester {
             user,
             sid,
-            device: "D".into(),
+            device: Some("D".into()),
             admin: false,
+            service: None,
         }
     }
 

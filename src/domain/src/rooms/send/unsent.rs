@@ -38,7 +38,7 @@ impl Rooms {
     /// As [`Rooms::send`].
     pub async fn build_only(&self, room: &RoomId, draft: Draft) -> Result<Pdu, RoomError> {
         let mut guard = self.lock(room).await?;
-        self.build_on(&mut guard, draft).await
+        self.build_on(&mut guard, draft, None).await
     }
 
     /// Builds an event of a local user at a place that another server has named: it is for that server to judge.

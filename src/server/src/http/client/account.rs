@@ -9,7 +9,7 @@ use axum::{
 use hmac::{Hmac, KeyInit, Mac};
 use http::{Method, StatusCode};
 use ruma::{
-    OwnedDeviceId,
+    OwnedDeviceId, OwnedUserId,
     api::{
         client::{
             account::{
@@ -25,16 +25,16 @@ use serde_json::json;
 use sha1::Sha1;
 use subtle::ConstantTimeEq;
 use vatra_domain::{
-    schema::EmailPurpose,
+    schema::{EmailPurpose, UserSid},
     users::{Login, NewAccount, Requester, UsersError},
 };
 
 use super::{
     super::{
         address::Address,
-        endpoint::{Input, Routes, read_body},
+        endpoint::{ByService, Input, Routes, read_body},
         error::Error,
-        uiaa::Operation,
+        uiaa::{Operation, no_service},
     },
     session::session_json,
 };
@@ -57,11 +57,7 @@ struct RegisterBody {
     login_type: Option<String>,
 }
 
-pub(super) async fn register(
-    app: App,
-    _: Option<Requester>,
-    input: Input,
-) -> Result<Response, Error> {
+pub(super) async fn register(app: App, by: ByService, input: Input) -> Result<Response, Error> {
     let body: RegisterBody = input.read()?;
     match input.param("kind").as_deref() {
         None | Some("user") => {}
@@ -76,12 +72,7 @@ pub(super) async fn register(
         Some(_) => return Err(Error::invalid_param("kind is user or guest")),
     }
     if body.login_type.as_deref() == Some("m.login.application_service") {
-        let message = "this server has no application services";
-        return Err(Error::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::AppserviceLoginUnsupported,
-            message,
-        ));
+        return register_for(&app, by, body).await;
     }
     let settings = &app.config.registration;
     if !settings.open && settings.token.is_empty() {
@@ -122,14 +113,41 @@ pub(super) async fn register(
         admin: false,
         email,
     };
-    let (user, sid) = app.users.register(new).await?;
-    if body.inhibit_login {
+    let account = app.users.register(new).await?;
+    registered(&app, account, body.inhibit_login, login).await
+}
+
+/// An application service makes one of its users. <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
+async fn register_for(app: &App, by: ByService, body: RegisterBody) -> Result<Response, Error> {
+    let service = by.needed()?;
+    let name = body.username.ok_or_else(|| {
+        let code = ErrorCode::MissingParam;
+        Error::new(StatusCode::BAD_REQUEST, code, "username is missing")
+    })?;
+    let login = Login {
+        device: body.device_id,
+        display_name: body.initial_device_display_name,
+        refresh: body.refresh_token,
+    };
+    login.check()?;
+    let account = app.users.register_for(&service, name).await?;
+    registered(app, account, body.inhibit_login, login).await
+}
+
+/// What the maker of an account is told: a session, unless it wants none.
+async fn registered(
+    app: &App,
+    (user, sid): (OwnedUserId, UserSid),
+    inhibit_login: bool,
+    login: Login,
+) -> Result<Response, Error> {
+    if inhibit_login {
         return Ok(
             Json(json!({ "user_id": user, "home_server": app.server_name })).into_response(),
         );
     }
     let session = app.users.login(user, sid, login).await?;
-    Ok(Json(session_json(&app, &session)).into_response())
+    Ok(Json(session_json(app, &session)).into_response())
 }
 
 /// With a token if there is one to know; with an e-mail address if that is required, and if not, with or without.
@@ -182,7 +200,7 @@ pub(super) async fn whoami(
 ) -> Result<whoami::Response, Error> {
     Ok(whoami::Response {
         user_id: caller.user,
-        device_id: Some(caller.device),
+        device_id: caller.device,
         is_guest: false,
     })
 }
@@ -209,6 +227,7 @@ pub(super) async fn change_password(
     let Some(caller) = caller else {
         return reset_password(app, request, input.address).await;
     };
+    no_service(&caller)?;
     let operation = Operation::by_password("change password", &request.logout_devices, &caller);
     operation.check(&app, request.auth.as_ref()).await?;
     app.users
@@ -216,7 +235,7 @@ pub(super) async fn change_password(
         .await?;
     if request.logout_devices {
         app.users
-            .logout_all(caller.sid, Some(caller.device.as_str()))
+            .logout_all(caller.sid, Some(caller.device_key()))
             .await?;
     }
     Ok(Json(json!({})).into_response())
@@ -261,6 +280,7 @@ pub(super) async fn deactivate(
     request: deactivate::Request,
 ) -> Result<deactivate::Response, Error> {
     let caller = caller.ok_or_else(Error::missing_token)?;
+    no_service(&caller)?;
     if request.erase {
         return Err(Error::invalid_param(
             "this server cannot erase an account's messages yet: leave out erase",

@@ -1,19 +1,25 @@
 //! Devices. <https://spec.matrix.org/v1.19/client-server-api/#device-management>
 
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
+use http::StatusCode;
 use ruma::{
     OwnedDeviceId,
     api::client::device::{
         self, delete_device::v3 as delete_device, delete_devices::v3 as delete_devices,
         get_device::v3 as get_device, get_devices::v3 as get_devices,
-        update_device::v3 as update_device,
     },
 };
+use serde::Deserialize;
+use serde_json::json;
 use vatra_domain::{
     clock,
     users::{Device, Requester},
 };
 
-use super::super::{error::Error, uiaa::Operation};
+use super::super::{endpoint::Input, error::Error, uiaa::Operation};
 use crate::wiring::App;
 
 pub(super) async fn list(
@@ -41,24 +47,31 @@ pub(super) async fn get(
     })
 }
 
-pub(super) async fn rename(
-    app: App,
-    caller: Requester,
-    request: update_device::Request,
-) -> Result<update_device::Response, Error> {
-    if let Some(name) = request.display_name {
+/// `PUT /devices/{device}`: a name for a device; for application services also a new one.
+pub(super) async fn rename(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    #[derive(Deserialize)]
+    struct Body {
+        display_name: Option<String>,
+    }
+    let Body { display_name } = input.read()?;
+    let device = input.arg(0);
+    if caller.service.is_some() {
+        let new = app.users.put_device(caller.sid, device, display_name);
+        let status = if new.await? {
+            StatusCode::CREATED
+        } else {
+            StatusCode::OK
+        };
+        return Ok((status, Json(json!({}))).into_response());
+    }
+    if let Some(name) = display_name {
         app.users
-            .rename_device(caller.sid, request.device_id.as_str(), Some(name))
+            .rename_device(caller.sid, device, Some(name))
             .await?;
-    } else if app
-        .users
-        .device(caller.sid, request.device_id.as_str())
-        .await?
-        .is_none()
-    {
+    } else if app.users.device(caller.sid, device).await?.is_none() {
         return Err(unknown());
     }
-    Ok(update_device::Response {})
+    Ok(Json(json!({})).into_response())
 }
 
 pub(super) async fn delete(

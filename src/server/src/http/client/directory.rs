@@ -30,7 +30,7 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::json;
 use vatra_domain::{
-    flows::{FlowError, directory, elsewhere, public_rooms},
+    flows::{FlowError, appservices::look_for_alias, directory, elsewhere, public_rooms},
     rooms::Room,
     users::Requester,
 };
@@ -46,8 +46,9 @@ pub(super) async fn create(
     caller: Requester,
     request: create_alias::Request,
 ) -> Result<create_alias::Response, Error> {
-    match directory::create_alias(&app.rooms, &caller, &request.room_alias, &request.room_id).await
-    {
+    let services = app.users.services();
+    let (alias, room) = (&request.room_alias, &request.room_id);
+    match directory::create_alias(&app.rooms, services, &caller, alias, room).await {
         Ok(()) => Ok(create_alias::Response::new()),
         // The spec has another answer here than in createRoom.
         Err(error @ FlowError::AliasTaken) => {
@@ -62,7 +63,9 @@ pub(super) async fn get(
     (): (),
     request: get_alias::Request,
 ) -> Result<get_alias::Response, Error> {
-    let found = elsewhere::alias(&app.rooms, &app.remote, &request.room_alias).await?;
+    let alias = &request.room_alias;
+    look_for_alias(&app.rooms, &app.users, &app.asking, alias).await?;
+    let found = elsewhere::alias(&app.rooms, &app.remote, alias).await?;
     let (room, servers) = found;
     Ok(get_alias::Response::new(room, servers))
 }
@@ -72,7 +75,13 @@ pub(super) async fn delete(
     caller: Requester,
     request: delete_alias::Request,
 ) -> Result<delete_alias::Response, Error> {
-    directory::remove_alias(&app.rooms, &caller, &request.room_alias).await?;
+    directory::remove_alias(
+        &app.rooms,
+        app.users.services(),
+        &caller,
+        &request.room_alias,
+    )
+    .await?;
     Ok(delete_alias::Response::new())
 }
 
@@ -126,6 +135,7 @@ pub(super) async fn list(app: App, (): (), input: Input) -> Result<Response, Err
         filter: Filter::new(),
         limit: limit.map_err(|_| Error::invalid_param("limit is a number"))?,
         since: input.param("since"),
+        network: RoomNetwork::Matrix,
     };
     shown(asked.page(&app).await?)
 }
@@ -142,15 +152,12 @@ pub(super) async fn search(app: App, _: Requester, input: Input) -> Result<Respo
         room_network: RoomNetwork,
     }
     let body: Body = input.read()?;
-    if let RoomNetwork::ThirdParty(_) = body.room_network {
-        // No network is bridged by this server itself.
-        return Ok(Json(json!({ "chunk": [], "total_room_count_estimate": 0 })).into_response());
-    }
     let asked = Asked {
         server: read_server(&input)?,
         filter: body.filter,
         limit: body.limit,
         since: body.since,
+        network: body.room_network,
     };
     shown(asked.page(&app).await?)
 }
@@ -189,6 +196,7 @@ struct Asked {
     filter: Filter,
     limit: Option<UInt>,
     since: Option<String>,
+    network: RoomNetwork,
 }
 
 impl Asked {
@@ -200,7 +208,7 @@ impl Asked {
         }
         let reader = app.rooms.reader();
         let since = self.since.as_deref();
-        Ok(public_rooms::page(&reader, &self.filter, self.limit, since).await?)
+        Ok(public_rooms::page(&reader, &self.network, &self.filter, self.limit, since).await?)
     }
 }
 

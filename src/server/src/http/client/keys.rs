@@ -26,7 +26,12 @@ use vatra_domain::{
 };
 
 use super::{
-    super::{claims, endpoint::Input, error::Error, uiaa::Operation},
+    super::{
+        claims,
+        endpoint::Input,
+        error::Error,
+        uiaa::{Operation, own_device},
+    },
     rooms::viewer,
 };
 use crate::wiring::App;
@@ -46,6 +51,7 @@ struct UploadBody {
 /// Read by hand: the domain says what is wrong with a key.
 pub(super) async fn upload(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     let body: UploadBody = input.read()?;
+    let device = own_device(&caller)?;
     let upload = KeysUpload {
         device_keys: body.device_keys,
         one_time_keys: body.one_time_keys,
@@ -53,7 +59,7 @@ pub(super) async fn upload(app: App, caller: Requester, input: Input) -> Result<
     };
     let counts = app
         .e2ee
-        .upload_keys(&caller.user, caller.sid, caller.device.as_str(), &upload)
+        .upload_keys(&caller.user, caller.sid, device.as_str(), &upload)
         .await?;
     let counts: BTreeMap<String, u64> = counts.into_iter().collect();
     Ok(Json(json!({ "one_time_key_counts": counts })).into_response())

@@ -42,7 +42,7 @@ fn check(app: &App, server: &ServerName, allow_remote: bool) -> Result<bool, Err
     }
     let fetch = allow_remote && *server != app.server_name;
     if fetch {
-        app.rates.media("")?;
+        app.rates.media_for_anyone()?;
     }
     Ok(fetch)
 }

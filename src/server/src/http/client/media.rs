@@ -56,7 +56,7 @@ async fn upload(
     request: create_content::Request,
     sent: Upload,
 ) -> Result<Response, Error> {
-    app.rates.media(caller.user.as_str())?;
+    app.rates.media(&caller)?;
     let upload = MediaUpload {
         uploader: caller.user,
         content_type: request.content_type,
@@ -76,7 +76,7 @@ async fn upload_to(
     request: create_content_async::Request,
     sent: Upload,
 ) -> Result<Response, Error> {
-    app.rates.media(caller.user.as_str())?;
+    app.rates.media(&caller)?;
     let upload = MediaUpload {
         uploader: caller.user,
         content_type: request.content_type,
@@ -95,7 +95,7 @@ async fn create(
     caller: Requester,
     _: create_mxc_uri::Request,
 ) -> Result<create_mxc_uri::Response, Error> {
-    app.rates.media(caller.user.as_str())?;
+    app.rates.media(&caller)?;
     let reserved = app.media.create(&caller.user).await?;
     let mut response = create_mxc_uri::Response::new(reserved.uri);
     response.unused_expires_at = Some(to_ruma(reserved.expires));

@@ -5,7 +5,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ruma::{
-    CanonicalJsonObject, OwnedRoomId, OwnedServerName, RoomId, RoomOrAliasId, UserId,
+    CanonicalJsonObject, OwnedRoomId, OwnedServerName, RoomAliasId, RoomId, RoomOrAliasId, UserId,
     api::client::membership::{
         ban_user::v3 as ban_user, forget_room::v3 as forget_room, joined_rooms::v3 as joined_rooms,
         kick_user::v3 as kick_user, leave_room::v3 as leave_room, unban_user::v3 as unban_user,
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json, value::RawValue};
 use vatra_domain::{
     flows::{
+        appservices::{look_for_alias, look_for_user},
         invite::Invite,
         join::{Join, target},
         knock::knock as knock_on,
@@ -44,7 +45,7 @@ struct Reason {
 
 /// `POST /join/{room or alias}` and `POST /rooms/{room}/join`.
 pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
-    app.rates.join(caller.user.as_str())?;
+    app.rates.join(&caller)?;
     let (room, via, body) = named(&app, &input).await?;
     if body.third_party_signed.is_some() {
         return Err(Error::invalid_param(
@@ -63,7 +64,7 @@ pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Re
 }
 
 pub(super) async fn knock(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
-    app.rates.join(caller.user.as_str())?;
+    app.rates.join(&caller)?;
     let (room, via, body) = named(&app, &input).await?;
     let reason = body.reason.as_deref();
     knock_on(&app.users, &app.receiver, &caller, &room, via, reason).await?;
@@ -84,6 +85,9 @@ async fn named(
             .map_err(|error| Error::invalid_param(&error.to_string()))?;
         via.push(server);
     }
+    if let Ok(alias) = <&RoomAliasId>::try_from(name.as_str()) {
+        look_for_alias(&app.rooms, &app.users, &app.asking, alias).await?;
+    }
     let (room, via) = target(&app.receiver, &name, via).await?;
     Ok((room, via, body))
 }
@@ -95,12 +99,13 @@ pub(super) async fn invite(app: App, caller: Requester, input: Input) -> Result<
         user_id: Option<ruma::OwnedUserId>,
         reason: Option<String>,
     }
-    app.rates.invite(caller.user.as_str())?;
+    app.rates.invite(&caller)?;
     let body: Body = input.read()?;
     let room: &RoomId = input.id(0)?;
     let of = body
         .user_id
         .ok_or_else(|| Error::bad_json("user_id is needed; invites by e-mail are not there yet"))?;
+    look_for_user(&app.users, &app.asking, &of).await?;
     if of.server_name() == app.server_name && app.users.find(of.as_str()).await?.is_none() {
         return Err(Error::not_found("no such user"));
     }

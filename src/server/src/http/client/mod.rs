@@ -3,6 +3,7 @@
 
 mod account;
 mod account_data;
+mod appservices;
 mod backup;
 mod dehydrated;
 mod devices;
@@ -32,12 +33,13 @@ mod voip;
 
 use ruma::api::client::{
     account as ruma_account, backup as ruma_backup, context as ruma_context,
-    dehydrated_device as ruma_dehydrated, directory as ruma_directory, discovery as ruma_discovery,
-    keys as ruma_keys, knock as ruma_knock, membership as ruma_membership, message as ruma_message,
-    presence as ruma_presence, profile as ruma_profile, push as ruma_push,
-    read_marker as ruma_marker, receipt as ruma_receipt, relations as ruma_relations,
-    room as ruma_room, session as ruma_session, space as ruma_space, state as ruma_state,
-    sync as ruma_sync, threads as ruma_threads, typing as ruma_typing,
+    dehydrated_device as ruma_dehydrated, device as ruma_device, directory as ruma_directory,
+    discovery as ruma_discovery, keys as ruma_keys, knock as ruma_knock,
+    membership as ruma_membership, message as ruma_message, presence as ruma_presence,
+    profile as ruma_profile, push as ruma_push, read_marker as ruma_marker,
+    receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
+    session as ruma_session, space as ruma_space, state as ruma_state, sync as ruma_sync,
+    threads as ruma_threads, typing as ruma_typing,
 };
 
 pub(crate) use self::media::wanted as media_wanted;
@@ -69,7 +71,7 @@ pub(crate) fn routes() -> Routes {
         .add(voip::turn_server)
         .add(devices::list)
         .add(devices::get)
-        .add(devices::rename)
+        .json::<ruma_device::update_device::v3::Request, _, _, _>(devices::rename)
         .add(devices::delete)
         .add(devices::delete_many)
         .json::<ruma_profile::get_profile::v3::Request, _, _, _>(profile::get)
@@ -88,6 +90,9 @@ pub(crate) fn routes() -> Routes {
     let routes = room_routes(routes);
     let routes = push_rule_routes(routes);
     let routes = backup_routes(key_routes(routes));
+    let routes = routes
+        .add(appservices::ping)
+        .add(appservices::set_visibility);
     let routes = networks::routes(media::routes(routes));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
     account::shared_secret_routes(routes)

@@ -49,7 +49,7 @@ pub(super) async fn report_event(
     caller: Requester,
     request: report_content::Request,
 ) -> Result<report_content::Response, Error> {
-    app.rates.send(caller.user.as_str())?;
+    app.rates.send(&caller)?;
     let seen = Seen::current(&app, &caller, &request.room_id).await;
     let seen = seen.map_err(|_| RoomError::UnknownEvent)?;
     seen.event(&request.event_id).await?;
@@ -63,7 +63,7 @@ pub(super) async fn report_room(
     caller: Requester,
     request: report_room::Request,
 ) -> Result<report_room::Response, Error> {
-    app.rates.send(caller.user.as_str())?;
+    app.rates.send(&caller)?;
     let reason = Some(request.reason);
     reports::room(&app.users, &app.rooms, &caller, &request.room_id, reason).await?;
     Ok(report_room::Response::new())
@@ -74,7 +74,7 @@ pub(super) async fn report_user(
     caller: Requester,
     request: report_user::Request,
 ) -> Result<report_user::Response, Error> {
-    app.rates.send(caller.user.as_str())?;
+    app.rates.send(&caller)?;
     let reason = Some(request.reason);
     reports::user(&app.users, &app.rooms, &caller, &request.user_id, reason).await?;
     Ok(report_user::Response::new())

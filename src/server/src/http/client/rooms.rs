@@ -7,7 +7,7 @@ use axum::{
 };
 use http::StatusCode;
 use ruma::{
-    CanonicalJsonObject, EventId, OwnedEventId, RoomId,
+    CanonicalJsonObject, EventId, MilliSecondsSinceUnixEpoch, OwnedEventId, RoomId, UInt,
     api::{
         client::{
             redact::redact_event::v3 as redact_event,
@@ -45,13 +45,12 @@ pub(super) async fn create(
     caller: Requester,
     request: create_room_request::Request,
 ) -> Result<create_room_request::Response, Error> {
-    app.rates.join(caller.user.as_str())?;
+    app.rates.join(&caller)?;
     if request.invite.len() > MAX_INVITES {
         let message = format!("invite: at most {MAX_INVITES} users; invite the others afterwards");
         return Err(Error::bad_json(&message));
     }
-    app.rates
-        .invites(caller.user.as_str(), request.invite.len())?;
+    app.rates.invites(&caller, request.invite.len())?;
     let version = &app.config.rooms.default_version;
     let room_id = create_room(&app.users, &app.receiver, &caller, request, version).await?;
     Ok(create_room_request::Response { room_id })
@@ -62,16 +61,17 @@ pub(super) async fn upgrade(
     caller: Requester,
     request: upgrade_room::Request,
 ) -> Result<upgrade_room::Response, Error> {
-    app.rates.join(caller.user.as_str())?;
+    app.rates.join(&caller)?;
     let replacement_room = flow::upgrade(&app.users, &app.rooms, &caller, request).await?;
     Ok(upgrade_room::Response::new(replacement_room))
 }
 
 /// `PUT /rooms/{room}/send/{type}/{txn}`. Read by hand: the body is the content, whatever its type.
 pub(super) async fn send(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
-    app.rates.send(caller.user.as_str())?;
+    app.rates.send(&caller)?;
     let room: &RoomId = input.id(0)?;
     let (kind, txn) = (input.arg(1), input.arg(2));
+    let sent = dated(&caller, &input)?;
     let content: CanonicalJsonObject = input.read()?;
     // A redaction may come this way too; then its target is in the content.
     let redacts = content
@@ -87,7 +87,7 @@ pub(super) async fn send(app: App, caller: Requester, input: Input) -> Result<Re
         redacts,
     };
     let endpoint = format!("send/{room}/{kind}");
-    let id = send_once(&app, &caller, room, draft, &endpoint, txn).await?;
+    let id = send_once(&app, &caller, room, draft, (&endpoint, txn), sent).await?;
     Ok(Json(json!({ "event_id": id })).into_response())
 }
 
@@ -96,7 +96,7 @@ pub(super) async fn redact(
     caller: Requester,
     request: redact_event::Request,
 ) -> Result<redact_event::Response, Error> {
-    app.rates.send(caller.user.as_str())?;
+    app.rates.send(&caller)?;
     let reason = request
         .reason
         .map_or_else(|| json!({}), |reason| json!({ "reason": reason }));
@@ -113,8 +113,8 @@ pub(super) async fn redact(
         &caller,
         &request.room_id,
         draft,
-        &endpoint,
-        request.txn_id.as_str(),
+        (&endpoint, request.txn_id.as_str()),
+        None,
     )
     .await?;
     Ok(redact_event::Response { event_id })
@@ -125,17 +125,26 @@ async fn send_once(
     caller: &Requester,
     room: &RoomId,
     draft: Draft,
-    endpoint: &str,
-    txn: &str,
+    (endpoint, txn): (&str, &str),
+    sent: Option<MilliSecondsSinceUnixEpoch>,
 ) -> Result<OwnedEventId, Error> {
     let txn = TxnKey {
         user: caller.sid,
-        device: caller.device.to_string(),
+        device: caller.device_key().to_owned(),
         endpoint: endpoint.to_owned(),
         id: txn.to_owned(),
     };
     refuse_second_reaction(app, caller, room, &draft, &txn).await?;
-    Ok(app.rooms.send_one(room, draft, Some(txn)).await?)
+    Ok(app.rooms.send_one_at(room, draft, Some(txn), sent).await?)
+}
+
+/// When an event was sent, as an application service says; what others say is not listened to.
+/// <https://spec.matrix.org/v1.19/application-service-api/#timestamp-massaging>
+fn dated(caller: &Requester, input: &Input) -> Result<Option<MilliSecondsSinceUnixEpoch>, Error> {
+    let ts = input.param("ts").filter(|_| caller.service.is_some());
+    let ts = ts.map(|ts| ts.parse::<UInt>().map(MilliSecondsSinceUnixEpoch));
+    let ts = ts.transpose();
+    ts.map_err(|_| Error::invalid_param("ts is a number of milliseconds since 1970"))
 }
 
 /// One reaction of a kind per person and event. <https://spec.matrix.org/v1.19/client-server-api/#annotations-and-reactions>
@@ -195,9 +204,10 @@ pub(super) async fn set_state(
     caller: Requester,
     input: Input,
 ) -> Result<Response, Error> {
-    app.rates.send(caller.user.as_str())?;
+    app.rates.send(&caller)?;
     let room: &RoomId = input.id(0)?;
     let (kind, key) = (input.arg(1), input.arg(2));
+    let sent = dated(&caller, &input)?;
     let content: CanonicalJsonObject = input.read()?;
     if kind == "m.room.canonical_alias" && key.is_empty() {
         check_canonical(&app.rooms, room, &content).await?;
@@ -218,9 +228,9 @@ pub(super) async fn set_state(
     }
     let id = if kind == "m.room.member" {
         if content.get("membership").and_then(|value| value.as_str()) == Some("invite") {
-            app.rates.invite(caller.user.as_str())?;
+            app.rates.invite(&caller)?;
         }
-        member_state::set(&app.users, &app.receiver, &caller, room, key, content).await?
+        member_state::set(&app.users, &app.receiver, &caller, room, key, content, sent).await?
     } else {
         let draft = Draft {
             sender: caller.user.clone(),
@@ -229,7 +239,7 @@ pub(super) async fn set_state(
             content,
             redacts: None,
         };
-        app.rooms.send_one(room, draft, None).await?
+        app.rooms.send_one_at(room, draft, None, sent).await?
     };
     Ok(Json(json!({ "event_id": id })).into_response())
 }
@@ -382,6 +392,6 @@ pub(super) fn viewer(caller: &Requester) -> Viewer {
     Viewer {
         user: caller.user.clone(),
         sid: caller.sid,
-        device: Some(caller.device.clone()),
+        device: caller.device.clone(),
     }
 }

@@ -24,20 +24,28 @@ use vatra_domain::{
     users::{Login, Requester, Session, UsersError, login_tokens::LOGIN_TOKEN_LIFE_MS},
 };
 
-use super::super::{address::Address, endpoint::Input, error::Error, uiaa::Operation};
+use super::super::{
+    address::Address,
+    endpoint::{ByService, Input},
+    error::Error,
+    uiaa::{Operation, no_service, own_device},
+};
 use crate::wiring::App;
 
 pub(super) async fn flows(
-    _: App,
+    app: App,
     (): (),
     _: get_login_types::Request,
 ) -> Result<get_login_types::Response, Error> {
     let password = get_login_types::LoginType::Password(get_login_types::PasswordLoginType {});
     let mut token = get_login_types::TokenLoginType::new();
     token.get_login_token = true;
-    Ok(get_login_types::Response {
-        flows: vec![password, get_login_types::LoginType::Token(token)],
-    })
+    let mut flows = vec![password, get_login_types::LoginType::Token(token)];
+    if !app.users.services().is_empty() {
+        let by_service = get_login_types::ApplicationServiceLoginType {};
+        flows.push(get_login_types::LoginType::ApplicationService(by_service));
+    }
+    Ok(get_login_types::Response { flows })
 }
 
 /// Read by hand: old clients name the user in three ways.
@@ -66,35 +74,22 @@ struct Identifier {
     address: Option<String>,
 }
 
-impl LoginBody {
-    /// The name of who logs in, or their e-mail address; `None` if it is another kind of identifier.
-    fn named(&mut self) -> Option<Named> {
-        let Some(identifier) = self.identifier.take() else {
-            let email = self
-                .address
-                .take()
-                .filter(|_| self.medium.as_deref() == Some("email"));
-            let user = self.user.take().map(Named::User);
-            return user.or(email.map(Named::Email));
-        };
-        match (identifier.kind.as_str(), identifier.medium.as_deref()) {
-            ("m.id.user", _) => identifier.user.map(Named::User),
-            ("m.id.thirdparty", Some("email")) => identifier.address.map(Named::Email),
-            _ => None,
-        }
-    }
-}
-
 /// How someone says who they are.
 enum Named {
     User(String),
     Email(String),
 }
 
-pub(super) async fn login(app: App, _: Option<Requester>, input: Input) -> Result<Response, Error> {
+pub(super) async fn login(app: App, by: ByService, input: Input) -> Result<Response, Error> {
     let mut body: LoginBody = input.read()?;
     let (user, sid) = match body.kind.as_str() {
         "m.login.password" => by_password(&app, &mut body, input.address).await?,
+        "m.login.application_service" => {
+            let Named::User(name) = named(&mut body)? else {
+                return Err(Error::invalid_param("identifier is to be an m.id.user"));
+            };
+            app.users.login_for(&*by.needed()?, &name).await?
+        }
         "m.login.token" => by_token(&app, &body, input.address).await?,
         _ => {
             return Err(Error::new(
@@ -148,22 +143,11 @@ async fn by_password(
     body: &mut LoginBody,
     address: Option<Address>,
 ) -> Result<(OwnedUserId, UserSid), Error> {
-    let identified = body.identifier.is_some();
-    let named = body.named();
-    if identified && named.is_none() {
-        return Err(Error::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::Unknown,
-            "unknown identifier type",
-        ));
-    }
-    let (Some(named), Some(password)) = (named, body.password.take()) else {
-        return Err(Error::new(
-            StatusCode::BAD_REQUEST,
-            ErrorCode::MissingParam,
-            "identifier and password are needed",
-        ));
-    };
+    let named = named(body)?;
+    let password = body.password.take().ok_or_else(|| {
+        let code = ErrorCode::MissingParam;
+        Error::new(StatusCode::BAD_REQUEST, code, "password is needed")
+    })?;
     let (name, found) = match named {
         Named::User(name) => (name.clone(), app.users.find(&name).await?),
         Named::Email(address) => (address.clone(), app.users.find_by_email(&address).await?),
@@ -190,12 +174,38 @@ async fn by_password(
     }
 }
 
+/// Who wants to log in.
+fn named(body: &mut LoginBody) -> Result<Named, Error> {
+    let Some(identifier) = body.identifier.take() else {
+        let by_email = body.medium.as_deref() == Some("email");
+        let email = body.address.take().filter(|_| by_email);
+        let user = body.user.take().map(Named::User);
+        return user.or(email.map(Named::Email)).ok_or_else(|| {
+            let code = ErrorCode::MissingParam;
+            Error::new(StatusCode::BAD_REQUEST, code, "identifier is needed")
+        });
+    };
+    let named = match (identifier.kind.as_str(), identifier.medium.as_deref()) {
+        ("m.id.user", _) => identifier.user.map(Named::User),
+        ("m.id.thirdparty", Some("email")) => identifier.address.map(Named::Email),
+        _ => None,
+    };
+    named.ok_or_else(|| {
+        Error::new(
+            StatusCode::BAD_REQUEST,
+            ErrorCode::Unknown,
+            "unknown identifier type",
+        )
+    })
+}
+
 /// A token with which another device of the user can log in once.
 pub(super) async fn login_token(
     app: App,
     caller: Requester,
     request: get_login_token::Request,
 ) -> Result<get_login_token::Response, Error> {
+    no_service(&caller)?;
     let operation = Operation::by_password("login token", &(), &caller);
     operation.check(&app, request.auth.as_ref()).await?;
     let token = app.users.issue_login_token(caller.sid).await?;
@@ -236,7 +246,8 @@ pub(super) async fn logout(
     caller: Requester,
     _: logout::v3::Request,
 ) -> Result<logout::v3::Response, Error> {
-    app.users.logout(caller.sid, caller.device.as_str()).await?;
+    let device = own_device(&caller)?;
+    app.users.logout(caller.sid, device.as_str()).await?;
     Ok(logout::v3::Response {})
 }
 

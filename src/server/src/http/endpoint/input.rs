@@ -73,18 +73,23 @@ impl Input {
 
     /// A parameter of the query that may be there more than once.
     pub(crate) fn params<'a>(&'a self, name: &'a str) -> impl Iterator<Item = String> + 'a {
-        let decoded = move |part: &str| {
-            let mut pairs = form_urlencoded::parse(part.as_bytes());
-            pairs
-                .next()
-                .map(|(key, value)| (key == name, value.into_owned()))
-        };
-        self.query.split('&').filter_map(move |part| {
-            let key = part.split('=').next().unwrap_or_default();
-            if key != name && !key.contains(['%', '+']) {
-                return None;
-            }
-            decoded(part).and_then(|(wanted, value)| wanted.then_some(value))
-        })
+        params(&self.query, name)
     }
+}
+
+/// The values of a parameter of a query, decoded. Those of others are not.
+pub(super) fn params<'a>(query: &'a str, name: &'a str) -> impl Iterator<Item = String> + 'a {
+    let decoded = move |part: &str| {
+        let mut pairs = form_urlencoded::parse(part.as_bytes());
+        pairs
+            .next()
+            .map(|(key, value)| (key == name, value.into_owned()))
+    };
+    query.split('&').filter_map(move |part| {
+        let key = part.split('=').next().unwrap_or_default();
+        if key != name && !key.contains(['%', '+']) {
+            return None;
+        }
+        decoded(part).and_then(|(wanted, value)| wanted.then_some(value))
+    })
 }

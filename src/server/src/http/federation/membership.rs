@@ -8,7 +8,7 @@ use axum::{
 };
 use http::Method;
 use ruma::{
-    RoomVersionId,
+    OwnedUserId, RoomVersionId,
     api::federation::membership::{
         RawStrippedState, create_invite::v2 as invite_request,
         create_join_event::v2 as send_join_request, create_knock_event::v1 as send_knock_request,
@@ -19,9 +19,12 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::{json, value::RawValue as RawJsonValue};
-use vatra_domain::federation::{
-    invite::Invite,
-    membership::{Joined, Kind},
+use vatra_domain::{
+    federation::{
+        invite::Invite,
+        membership::{Joined, Kind},
+    },
+    flows::appservices::look_for_user,
 };
 
 use super::{
@@ -169,8 +172,21 @@ pub(super) async fn invite(
         event: &request.event,
         state: request.invite_room_state.into_iter().map(raw_of).collect(),
     };
+    look_for_invited(&app, &request.event).await?;
     let event = app.federation.invite(origin.name(), invite).await?;
     Ok(invite_request::Response::new(event))
+}
+
+/// Whoever is invited may be somebody whom an application service makes if it is asked. Whether the invite is one is judged after.
+async fn look_for_invited(app: &App, event: &RawJsonValue) -> Result<(), Error> {
+    #[derive(Deserialize)]
+    struct About {
+        state_key: OwnedUserId,
+    }
+    if let Ok(about) = serde_json::from_str::<About>(event.get()) {
+        look_for_user(&app.users, &app.asking, &about.state_key).await?;
+    }
+    Ok(())
 }
 
 #[expect(deprecated, reason = "older servers send stripped events")]
@@ -202,6 +218,7 @@ async fn invite_v1(app: App, origin: Origin, input: Input) -> Result<Response, E
         event: &event,
         state: body.unsigned.invite_room_state,
     };
+    look_for_invited(&app, &event).await?;
     let event = app.federation.invite(origin.name(), invite).await?;
     Ok(Json((200, json!({ "event": event }))).into_response())
 }

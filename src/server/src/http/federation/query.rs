@@ -16,7 +16,7 @@ use ruma::{
     },
     directory::{Filter, RoomNetwork},
 };
-use vatra_domain::flows::{elsewhere, public_rooms as list};
+use vatra_domain::flows::{appservices::look_for_alias, elsewhere, public_rooms as list};
 
 use super::{super::error::Error, Origin};
 use crate::wiring::App;
@@ -59,7 +59,9 @@ pub(super) async fn directory(
     if request.room_alias.server_name() != app.server_name {
         return Err(Error::invalid_param("the alias is not one of this server"));
     }
-    let found = elsewhere::alias(&app.rooms, &app.remote, &request.room_alias);
+    let alias = &request.room_alias;
+    look_for_alias(&app.rooms, &app.users, &app.asking, alias).await?;
+    let found = elsewhere::alias(&app.rooms, &app.remote, alias);
     let (room, servers) = found.await?;
     Ok(get_directory::Response::new(room, servers))
 }
@@ -75,7 +77,14 @@ pub(super) async fn public_rooms(
     }
     let reader = app.rooms.reader();
     let since = request.since.as_deref();
-    let page = list::page(&reader, &Filter::new(), request.limit, since).await?;
+    let page = list::page(
+        &reader,
+        &RoomNetwork::Matrix,
+        &Filter::new(),
+        request.limit,
+        since,
+    )
+    .await?;
     response.chunk = page.chunk;
     response.next_batch = page.next;
     response.prev_batch = page.previous;
@@ -94,7 +103,14 @@ pub(super) async fn search_public_rooms(
     }
     let reader = app.rooms.reader();
     let since = request.since.as_deref();
-    let page = list::page(&reader, &request.filter, request.limit, since).await?;
+    let page = list::page(
+        &reader,
+        &RoomNetwork::Matrix,
+        &request.filter,
+        request.limit,
+        since,
+    )
+    .await?;
     response.chunk = page.chunk;
     response.next_batch = page.next;
     response.prev_batch = page.previous;

@@ -230,7 +230,7 @@ async fn a_pusher_goes_with_its_device_and_a_pushkey_with_its_new_user() {
     assert_eq!(of(alice.sid).await, [one.clone(), two.clone()]);
     world
         .users
-        .logout_all(alice.sid, Some(alice.device.as_str()))
+        .logout_all(alice.sid, Some(alice.device_key()))
         .await
         .unwrap();
     assert_eq!(of(alice.sid).await, vec![one.clone()]);

@@ -226,7 +226,8 @@ impl World {
         Requester {
             user: user.to_owned(),
             sid,
-            device: login.await.unwrap().device,
+            device: Some(login.await.unwrap().device),
+            service: None,
             admin: false,
         }
     }
