@@ -173,8 +173,12 @@ impl Users {
         let mut batch = Batch::new();
         batch.assert_equals(&schema::REFRESH_TOKENS, &old, &row);
         let session = self.issue(&mut batch, user, row.user, row.device, true, Some(old));
-        self.inner.store.write(batch).await?;
-        Ok(session)
+        match self.inner.store.write(batch).await {
+            Ok(_) => Ok(session),
+            // It was used up, or its device logged out, a moment ago.
+            Err(CommitError::AssertFailed) => Err(UsersError::UnknownRefreshToken),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn issue(

@@ -54,8 +54,9 @@ async fn a_message_costs_nothing_for_members_without_pushers() {
         costs[0].1, costs[1].1,
         "reads do not grow with members: {costs:?}"
     );
-    assert_eq!(
-        costs[2].1, costs[3].1,
+    // Two of the followers may meet a wake-up more or less; a hundred and ninety-six members would be many more.
+    assert!(
+        costs[2].1.abs_diff(costs[3].1) <= 10,
         "nor where some have pushers: {costs:?}"
     );
     // The sender's own reads are among them.
