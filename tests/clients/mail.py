@@ -95,7 +95,7 @@ class Vatra:
         self.config.write_text(
             f'server_name = "localhost"\ndata_dir = "{folder}/data"\nmedia_dir = "{folder}/media"\n'
             f'[client]\nlisten = "{self.url[7:]}"\nbase_url = "{self.url}"\n[registration]\nopen = true\n'
-            f'[smtp]\nhost = "127.0.0.1"\nport = {mail.port}\ntls = "{mail.tls}"\nfrom = "Hearth <hearth@example.org>"\n{login}'
+            f'[email]\nnotification_delay_s = 2\n[smtp]\nhost = "127.0.0.1"\nport = {mail.port}\ntls = "{mail.tls}"\nfrom = "Hearth <hearth@example.org>"\n{login}'
             '[log]\nfilter = "debug"\n'
         )
         self.process = None
@@ -119,8 +119,9 @@ class Vatra:
             self.process.wait(timeout=20)
             self.process = None
 
-    def post(self, path: str, body: dict, good: int = 200) -> dict:
-        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), {"content-type": "application/json"})
+    def post(self, path: str, body: dict, good: int = 200, token: str = "", method: str = "POST") -> dict:
+        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+        request = urllib.request.Request(self.url + path, json.dumps(body).encode(), headers, method=method)
         try:
             with urllib.request.urlopen(request, timeout=10) as answer:
                 status, text = answer.status, answer.read()
@@ -167,6 +168,35 @@ def an_address_is_confirmed_and_registered(vatra, mail):
     assert mail.mailbox.wait(2)[0] == ["ion@example.org"]
     log = vatra.log.read_text()
     assert PASSWORD not in log and "s3cret" not in log and "token=" not in log, "a secret is in the log"
+
+
+def who_is_away_is_written_to_and_stops_it_with_one_click(vatra, mail):
+    vatra.start()
+    client = "/_matrix/client/v3"
+    sid = vatra.ask("ana@example.org")
+    press(re.search(r"http\S+", mail.mailbox.wait(1)[1].get_body(("plain",)).get_content()).group())
+    auth = {"type": "m.login.email.identity", "threepid_creds": {"sid": sid, "client_secret": "s3cret"}}
+    body = {"username": "ana", "password": "correct horse battery", "auth": auth}
+    ana = vatra.post(client + "/register", body)["access_token"]
+    body = {"username": "ion", "password": "correct horse battery", "auth": {"type": "m.login.dummy"}}
+    ion = vatra.post(client + "/register", body)["access_token"]
+    room = vatra.post(client + "/createRoom", {"preset": "public_chat", "name": "Café ☕"}, token=ion)["room_id"]
+    vatra.post(f"{client}/join/{room}", {}, token=ana)
+    say = f"{client}/rooms/{room}/send/m.room.message/"
+    vatra.post(say + "1", {"msgtype": "m.text", "body": "ești acolo?"}, token=ion, method="PUT")
+    to, letter, *_ = mail.mailbox.wait(2)
+    assert to == ["ana@example.org"] and letter["subject"] == "[localhost] Café ☕: 1 unread", letter["subject"]
+    assert "ești acolo?" in letter.get_body(("plain",)).get_content() and "ești acolo?" in letter.get_body(("html",)).get_content()
+    assert letter["list-unsubscribe-post"] == "List-Unsubscribe=One-Click" and letter["references"], letter
+    link = "".join(letter["list-unsubscribe"].split()).strip("<>")
+    assert link.startswith(vatra.url), link
+    with urllib.request.urlopen(link, b"List-Unsubscribe=One-Click", timeout=10) as page:
+        assert page.status == 200
+    vatra.post(say + "2", {"msgtype": "m.text", "body": "nimeni"}, token=ion, method="PUT")
+    time.sleep(4)
+    assert len(mail.mailbox.letters) == 2, mail.mailbox.letters
+    log = vatra.log.read_text()
+    assert link.split("token=")[1] not in log and "acolo" not in log, "a secret is in the log"
 
 
 def letters_outlive_a_mail_server_that_is_down_and_a_kill(vatra, mail):
@@ -226,6 +256,7 @@ def a_stranger_with_a_certificate_of_their_own_gets_nothing(vatra, mail):
 def main() -> int:
     cases = [(an_address_is_confirmed_and_registered, tls, {}) for tls in ["none", "starttls", "tls"]]
     cases += [
+        (who_is_away_is_written_to_and_stops_it_with_one_click, "starttls", {}),
         (letters_outlive_a_mail_server_that_is_down_and_a_kill, "starttls", {}),
         (a_kill_before_the_answer_sends_the_same_letter_once_more, "tls", {}),
         (a_wrong_password_loses_no_letter_and_is_told, "starttls", {"password": "guess"}),

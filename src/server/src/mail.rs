@@ -4,11 +4,16 @@ use std::{path::Path, sync::Arc};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
+    followers::{
+        mail_sender::{self, MailSender},
+        notices::Notices,
+    },
     mail::{
         self, Letter, Mailer, Urgency,
         address::canonical,
         templates::{DEFAULT_LANGUAGE, Templates, context},
     },
+    rooms::Rooms,
     users::{Users, Validations},
 };
 use vatra_store::Store;
@@ -24,6 +29,7 @@ pub struct Mail {
     pub mailer: Mailer,
     /// Letters that let people show that addresses are theirs.
     pub validations: Validations,
+    templates: Arc<Templates>,
 }
 
 impl Mail {
@@ -51,15 +57,17 @@ impl Mail {
             server_name: users.server_name().to_owned(),
             max_per_hour: config.smtp.max_mails_per_hour,
         });
+        let templates = Arc::new(templates);
         let validations = Validations::new(
             users.clone(),
             mailer.clone(),
-            Arc::new(templates),
+            templates.clone(),
             &config.client.base_url,
         );
         Ok(Some(Self {
             mailer,
             validations,
+            templates,
         }))
     }
 
@@ -68,6 +76,29 @@ impl Mail {
         for urgency in [Urgency::Urgent, Urgency::Other] {
             tasks.spawn(self.mailer.clone().run(urgency, stop.clone()));
         }
+    }
+
+    /// Starts the task that writes to people who are away.
+    pub(crate) fn write_to_the_away(
+        &self,
+        config: &Config,
+        (notices, rooms, users): (&Notices, &Rooms, &Users),
+        tasks: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> MailSender {
+        let sender = MailSender::new(mail_sender::Parts {
+            notices: notices.clone(),
+            rooms: rooms.clone(),
+            users: users.clone(),
+            mailer: self.mailer.clone(),
+            templates: self.templates.clone(),
+            base_url: config.client.base_url.trim_end_matches('/').to_owned(),
+            delay_ms: config.email.notification_delay_s.saturating_mul(1_000),
+            clock: users.clock().clone(),
+            shutdown: stop.clone(),
+        });
+        tasks.spawn(sender.clone().run());
+        sender
     }
 
     /// Sends a letter at once, past the queue, for an operator who tries the settings.

@@ -18,6 +18,7 @@ use vatra_domain::{
         appservice_sender::{self, AppserviceSender},
         federation_sender::{self, FederationSender},
         key_news::KeyNews,
+        mail_sender::MailSender,
         notices::Notices,
         push_sender::{self, PushSender},
     },
@@ -107,6 +108,8 @@ pub struct Parts {
     pub sender: FederationSender,
     /// Tells push gateways.
     pub push_sender: PushSender,
+    /// Writes to people who are away, if there is a mail server.
+    pub mail_sender: Option<MailSender>,
     /// How the followers of the log are doing.
     pub followers: Vec<Arc<followers::Status>>,
     /// Bounds.
@@ -256,7 +259,8 @@ impl App {
             random.clone(),
             server_name.clone(),
             services,
-        );
+        )
+        .notifying_new_emails(config.email.notify_new_accounts && !config.smtp.host.is_empty());
         folders::make(&config.media_dir).map_err(BlobError::from)?;
         let mail = Mail::build(&config, &store, &users).map_err(BuildError::Mail)?;
         users.make_senders().await?;
@@ -365,6 +369,9 @@ impl App {
             soft_stop.clone(),
         ));
         tasks.spawn(notices.clone().run(soft_stop.clone()));
+        let mail_sender = mail.as_ref().map(|mail| {
+            mail.write_to_the_away(&config, (&notices, &rooms, &users), &tasks, &soft_stop)
+        });
         let push_sender = PushSender::new(push_sender::Parts {
             notices,
             rooms: rooms.clone(),
@@ -413,6 +420,7 @@ impl App {
             asking,
             sender,
             push_sender,
+            mail_sender,
             followers,
             limits,
             rates,

@@ -8,13 +8,14 @@
 //! - [`appservice_sender`]: events, to application services, each of which reads the log at its own pace
 //! - [`federation_sender`]: events and what passes, to other servers
 //! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
-//! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways
+//! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways, [`mail_sender`] writes to those who are away
 //!
 //! To add one: implement [`Follower`], give it a name that was never used, and start [`run`] in the server's wiring.
 
 pub mod appservice_sender;
 pub mod federation_sender;
 pub mod key_news;
+pub mod mail_sender;
 pub mod notices;
 pub mod push_sender;
 

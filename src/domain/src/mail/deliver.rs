@@ -51,6 +51,15 @@ pub enum Round {
     Unreachable,
 }
 
+/// What became of an attempt to send a letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attempt {
+    /// It was made.
+    Made(Result<(), SendError>),
+    /// None was made: so many letters were sent that the next may be sent at this time.
+    NotBefore(Millis),
+}
+
 type Queued = ((u64, u64, String), MailRow);
 
 impl Mailer {
@@ -58,6 +67,7 @@ impl Mailer {
     pub async fn run(self, urgency: Urgency, stop: CancellationToken) {
         let mut failures = 0_u32;
         while !stop.is_cancelled() {
+            self.visible(urgency).await;
             let wait = match self.round(urgency).await {
                 Ok(Round::Again) => {
                     failures = 0;
@@ -79,7 +89,7 @@ impl Mailer {
             tokio::select! {
                 () = stop.cancelled() => return,
                 // A new letter does not make the mail server come back.
-                () = self.notify(urgency).notified(), if !unreachable => {}
+                () = self.bell(urgency).notify.notified(), if !unreachable => {}
                 () = tokio::time::sleep(Duration::from_millis(wait.max(1))) => {}
             }
         }
@@ -170,15 +180,25 @@ impl Mailer {
         row: &MailRow,
         error: Option<&str>,
     ) -> Result<(), MailError> {
+        let mut batch = Batch::new();
+        batch.assert_equals(&schema::MAIL_QUEUE, &key, row);
+        batch.delete(&schema::MAIL_QUEUE, &key);
+        self.record(&mut batch, &key.2, error).await;
+        self.write(batch).await
+    }
+
+    /// Notes what became of a letter, which was sent unless there was an `error`: in a batch together with all that this changes.
+    pub async fn record(&self, batch: &mut Batch, id: &str, error: Option<&str>) {
         let now = self.now();
         let outcome = MailOutcomeRow {
             error: error.map(|error| error.chars().take(REASON_CHARACTERS).collect()),
         };
         let kind = if error.is_some() { FAILED } else { SENT };
-        let mut batch = Batch::new();
-        batch.assert_equals(&schema::MAIL_QUEUE, &key, row);
-        batch.delete(&schema::MAIL_QUEUE, &key);
-        batch.put(&schema::MAIL_OUTCOMES, &(kind, now, key.2), &outcome);
+        batch.put(
+            &schema::MAIL_OUTCOMES,
+            &(kind, now, id.to_owned()),
+            &outcome,
+        );
         for (kind, kept) in [(SENT, HOUR_MS), (FAILED, FAILURES_KEPT_MS)] {
             let old = (kind, now.saturating_sub(kept), String::new());
             let range = Range::prefix(&(kind,)).before(&old);
@@ -192,7 +212,22 @@ impl Mailer {
                 recent.push_back(now);
             }
         }
-        self.write(batch).await
+    }
+
+    /// Sends a letter that is not queued, since what it says is right only now: once, unless the hour's letters are used up. Whoever
+    /// calls decides what comes of it, and calls [`Mailer::record`].
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn attempt(&self, letter: &Letter) -> Result<Attempt, MailError> {
+        if let Err(until) = self.room(Urgency::Other, self.now()).await? {
+            return Ok(Attempt::NotBefore(until));
+        }
+        let sent = self.inner.parts.sender.send(letter).await;
+        if let Err(SendError::Later(_)) = &sent {
+            self.inner.counts.put_off.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(Attempt::Made(sent))
     }
 
     /// The letter is tried again later.

@@ -7,6 +7,7 @@
 //!
 //! Called by `users` (addresses are shown to be one's own) and by whoever tells people of something by mail. The queue delivers at least
 //! once: a kill between a mail server's "taken" and the commit of it sends a letter again, with the same Message-ID.
+//! What is right only at the moment of sending is not queued: who tells it keeps it, and calls [`Mailer::attempt`].
 //! To add a kind of letter: its two files in `templates/en` and `templates/ro`, and a line in `templates::LETTERS`.
 
 pub mod address;
@@ -31,7 +32,7 @@ use tokio::sync::{Mutex, Notify};
 use vatra_store::{CommitError, Store, StoreError};
 
 pub use self::{
-    deliver::Round,
+    deliver::{Attempt, Round},
     letter::{Letter, List},
     queue::{Delivery, Urgency},
     transport::{SendError, SendMail},
@@ -68,8 +69,16 @@ struct Inner {
     counts: Counts,
     /// When letters were sent within the last hour; read from the store at first.
     recent: Mutex<Option<VecDeque<Millis>>>,
-    urgent: Notify,
-    other: Notify,
+    urgent: Bell,
+    other: Bell,
+}
+
+/// Wakes a task.
+#[derive(Default)]
+struct Bell {
+    notify: Notify,
+    /// The position of the newest letter.
+    newest: AtomicU64,
 }
 
 /// Figures since the start.
@@ -121,8 +130,8 @@ impl Mailer {
             parts,
             counts: Counts::default(),
             recent: Mutex::new(None),
-            urgent: Notify::new(),
-            other: Notify::new(),
+            urgent: Bell::default(),
+            other: Bell::default(),
         };
         Self {
             inner: Arc::new(inner),
@@ -143,7 +152,7 @@ impl Mailer {
         self.inner.parts.clock.now()
     }
 
-    fn notify(&self, urgency: Urgency) -> &Notify {
+    fn bell(&self, urgency: Urgency) -> &Bell {
         match urgency {
             Urgency::Urgent => &self.inner.urgent,
             Urgency::Other => &self.inner.other,

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use vatra_store::{Batch, Direction, Range};
+use vatra_store::{Batch, Direction, Position, Range};
 
 use super::{Letter, MailError, Mailer};
 use crate::{
@@ -75,10 +75,20 @@ impl Mailer {
         let key = (delivery.urgency.key(), delivery.due, letter.id.clone());
         batch.put(&schema::MAIL_QUEUE, &key, &row);
         let mailer = self.clone();
-        batch.then(move |_| {
+        batch.then(move |position| {
             mailer.inner.counts.queued.fetch_add(1, Ordering::Relaxed);
-            mailer.notify(delivery.urgency).notify_one();
+            let bell = mailer.bell(delivery.urgency);
+            bell.newest.fetch_max(position.0, Ordering::AcqRel);
+            bell.notify.notify_one();
         });
+    }
+
+    /// Returns when all can be read for which the bell has rung: it rings a moment before that.
+    pub(super) async fn visible(&self, urgency: Urgency) {
+        let newest = Position(self.bell(urgency).newest.load(Ordering::Acquire));
+        let mut watermark = self.inner.parts.store.subscribe_watermark();
+        // An error means that the store is gone: then the shutdown comes.
+        let _ = watermark.wait_for(|now| *now >= newest).await;
     }
 
     /// By how much the letter that waits longest is late, in milliseconds.

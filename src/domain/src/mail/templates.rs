@@ -14,9 +14,21 @@ pub use minijinja::{Value, context};
 pub const DEFAULT_LANGUAGE: &str = "en";
 
 /// The letters.
-pub const LETTERS: &[&str] = &["register", "add_address", "reset_password", "address_taken"];
+pub const LETTERS: &[&str] = &[
+    "register",
+    "add_address",
+    "reset_password",
+    "address_taken",
+    "notification",
+];
 /// The pages.
-pub const PAGES: &[&str] = &["confirm", "confirmed", "not_confirmed"];
+pub const PAGES: &[&str] = &[
+    "confirm",
+    "confirmed",
+    "not_confirmed",
+    "unsubscribe",
+    "unsubscribed",
+];
 /// What letters and pages extend.
 const LAYOUTS: &[&str] = &["layout.html", "page.html"];
 
@@ -39,6 +51,10 @@ const BUILT_IN: &[(&str, &str)] = built_in!(
     "en/address_taken.html",
     "en/test.txt",
     "en/test.html",
+    "en/notification.txt",
+    "en/notification.html",
+    "en/unsubscribe.html",
+    "en/unsubscribed.html",
     "en/confirm.html",
     "en/confirmed.html",
     "en/not_confirmed.html",
@@ -52,6 +68,10 @@ const BUILT_IN: &[(&str, &str)] = built_in!(
     "ro/address_taken.html",
     "ro/test.txt",
     "ro/test.html",
+    "ro/notification.txt",
+    "ro/notification.html",
+    "ro/unsubscribe.html",
+    "ro/unsubscribed.html",
     "ro/confirm.html",
     "ro/confirmed.html",
     "ro/not_confirmed.html",
@@ -185,7 +205,7 @@ impl Templates {
         let part = |ending: &str| self.render(&format!("{language}/{name}.{ending}"), &values);
         Ok(Rendered {
             subject: part("subject")?,
-            text: part("txt")?,
+            text: tidy(&part("txt")?),
             html: part("html")?,
         })
     }
@@ -221,7 +241,28 @@ impl Templates {
 fn sample() -> Value {
     context! {
         server => "example.org", address => "ana@example.org", link => "https://example.org/x", hours => 1,
-        language => "en", sid => "1.x", token => "x", nonce => "x", action => "x",
+        language => "en", sid => "1.x", token => "x", nonce => "x", action => "x", ..told("Ana", "https://example.org/x")
+    }
+}
+
+/// What a letter tells someone who is away; every kind of room and message is in it.
+fn told(text: &str, link: &str) -> Value {
+    let kinds = [
+        "text", "emote", "image", "video", "audio", "file", "sticker", "call", "other",
+    ];
+    let messages: Vec<Value> = kinds
+        .into_iter()
+        .map(|kind| context! { sender => text, kind => kind, text => text })
+        .collect();
+    let room = |invite: bool, encrypted: bool| {
+        context! {
+            name => text, link => link, count => 12, invite => invite, encrypted => encrypted, senders => vec![text.to_owned(); 2],
+            messages => messages.clone(), more => 3,
+        }
+    };
+    context! {
+        brand => text, rooms => vec![room(false, false), room(true, false), room(false, true)], more_rooms => 2, unread => 36,
+        highlights => 1, unsubscribe => link,
     }
 }
 
@@ -258,6 +299,25 @@ fn bad(file: &str, error: &minijinja::Error) -> TemplateError {
         file: file.to_owned(),
         reason: format!("{line}{error}"),
     }
+}
+
+/// Lines that hold nothing but a template's conditions leave no holes: at most one empty line in a row.
+fn tidy(text: &str) -> String {
+    let mut tidy = String::with_capacity(text.len());
+    let mut empty = false;
+    for line in text.lines() {
+        let line = line.trim_end();
+        if line.is_empty() {
+            empty = true;
+            continue;
+        }
+        if !tidy.is_empty() {
+            tidy.push_str(if empty { "\n\n" } else { "\n" });
+        }
+        empty = false;
+        tidy.push_str(line);
+    }
+    tidy
 }
 
 /// The files of a language.
@@ -311,7 +371,7 @@ mod tests {
         let hostile = "<img src=x onerror=alert(1)>\"'&";
         let values = context! {
             server => hostile, address => hostile, link => hostile, hours => 1, language => hostile,
-            sid => hostile, token => hostile, nonce => hostile, action => hostile,
+            sid => hostile, token => hostile, nonce => hostile, action => hostile, ..told(hostile, hostile)
         };
         for language in ["en", "ro"] {
             for letter in LETTERS {

@@ -1,7 +1,9 @@
 //! Row types of mail and of e-mail addresses.
 
 use serde::{Deserialize, Serialize};
-use vatra_store::impl_value;
+use vatra_store::{Position, impl_value};
+
+use super::RoomSid;
 
 /// Mail that waits to be sent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,3 +90,26 @@ pub struct EmailSessionRow {
     pub next_link: Option<String>,
 }
 impl_value!(EmailSessionRow);
+
+/// What letters have told the owner of an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldRow {
+    /// A letter with everything up to here is being sent, or was: what it holds grows no more, so that it keeps its Message-ID.
+    pub sending: Option<Position>,
+    /// What was told of rooms and has not been read since.
+    pub rooms: Vec<ToldRoom>,
+}
+impl_value!(ToldRow);
+
+/// A room of which a letter has told, to no avail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ToldRoom {
+    /// The room.
+    pub room: RoomSid,
+    /// The newest that was told.
+    pub upto: Position,
+    /// When, in milliseconds since the Unix epoch.
+    pub at: u64,
+    /// How long nothing more is told of it, in milliseconds.
+    pub rest: u64,
+}

@@ -30,7 +30,10 @@ pub use self::{
         DestinationRow, FollowerRow, NoticeRow, OutTransactionRow, PusherStateRow, RoomServerRow,
     },
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
-    mail::{EmailPurpose, EmailRow, EmailSessionRow, MailListRow, MailOutcomeRow, MailRow},
+    mail::{
+        EmailPurpose, EmailRow, EmailSessionRow, MailListRow, MailOutcomeRow, MailRow, ToldRoom,
+        ToldRow,
+    },
     media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
     remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
@@ -518,3 +521,6 @@ pub const MAIL_QUEUE: Map<(u64, u64, String), MailRow> =
 /// row; kept an hour if it was sent, else thirty days.
 pub const MAIL_OUTCOMES: Map<(u64, u64, String), MailOutcomeRow> =
     Map::new(Keyspace::Index, 62, "mail_outcomes");
+/// What letters have told a user at an address; made with the first, deleted with the pusher. 30 bytes a room that was told of and not read.
+pub const TOLD_BY_MAIL: Map<(UserSid, String), ToldRow> =
+    Map::new(Keyspace::Index, 127, "told_by_mail");

@@ -59,13 +59,18 @@ pub struct DeviceRow {
 }
 impl_value!(DeviceRow);
 
-/// How a pusher notifies. E-mail will be another kind.
+/// How a pusher notifies.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PusherKind {
     /// By a push gateway.
     Http {
         /// Where it takes notifications.
         url: String,
+    },
+    /// By letters to the address that is the pushkey.
+    Email {
+        /// What the links of its letters hold that stop them.
+        unsubscribe: String,
     },
 }
 

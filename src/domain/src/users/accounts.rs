@@ -93,7 +93,8 @@ impl Users {
         batch.put(&schema::TAKEN_NAMES, &name, &sid);
         batch.put(&schema::ACCOUNTS, &sid, &row);
         if let Some(email) = &new.email {
-            self.give_email(&mut batch, sid, email);
+            let view = self.inner.store.view();
+            self.give_email(&view, &mut batch, sid, email).await?;
         }
         match self.inner.store.write(batch).await {
             Ok(_) => Ok((user, sid)),

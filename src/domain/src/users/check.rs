@@ -273,7 +273,10 @@ mod tests {
             admin: false,
         };
         let asked = serde_json::from_value(asked).unwrap();
-        users.set_pusher(&caller, asked, false).await.unwrap();
+        users
+            .set_pusher(&caller, asked, crate::users::pushers::Ways::default())
+            .await
+            .unwrap();
         for _ in 0..2 {
             let content = "{}".to_owned();
             users

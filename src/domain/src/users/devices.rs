@@ -11,6 +11,9 @@ use crate::{
 /// How often a device is written as seen, in milliseconds.
 const SEEN_EVERY_MS: u64 = 5 * 60 * 1000;
 
+/// Of how many users is known that they are there.
+const MAX_ACTIVE: usize = 200_000;
+
 /// The most devices that a user has at once. Each of them is sent every room key.
 const MAX_DEVICES: usize = 1_000;
 /// The longest id and the longest name of a device, in bytes.
@@ -124,6 +127,33 @@ impl Users {
                 tracing::debug!(%error, "a device could not be written as seen");
             }
         });
+    }
+
+    /// A user is there, with some device: in memory only.
+    pub fn is_there(&self, user: UserSid) {
+        let (active, now) = (&self.inner.active, self.now());
+        if let Some(mut at) = active.get_mut(&user) {
+            *at = now;
+            return;
+        }
+        if active.len() > MAX_ACTIVE {
+            active.clear();
+        }
+        active.insert(user, now);
+    }
+
+    /// When a user was last there, as far as is known: of what was before the start, devices' rows know.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn last_there(&self, user: UserSid) -> Result<Option<u64>, UsersError> {
+        if let Some(at) = self.inner.active.get(&user) {
+            return Ok(Some(*at));
+        }
+        let devices = self.devices(user).await?.into_iter();
+        let seen = devices.filter_map(|device| device.row.last_seen);
+        // Programs that wait in the background are written as seen as well, and count for nothing.
+        Ok(seen.filter(|at| *at < self.inner.started).max())
     }
 
     async fn change_device(

@@ -2,7 +2,7 @@
 //! once one gets it.
 
 use ruma::OwnedUserId;
-use vatra_store::{Batch, CommitError, Direction, Range};
+use vatra_store::{Batch, CommitError, Direction, Range, View};
 
 use super::{Users, UsersError, ValidatedEmail};
 use crate::{
@@ -82,7 +82,8 @@ impl Users {
                 // It is theirs already: the validation is used up all the same.
                 email.use_up(&mut batch);
             } else {
-                self.give_email(&mut batch, user, email);
+                let view = self.inner.store.view();
+                self.give_email(&view, &mut batch, user, email).await?;
             }
             match self.inner.store.write(batch).await {
                 // Something of it has changed: what is there now decides.
@@ -92,29 +93,39 @@ impl Users {
         }
     }
 
-    /// Takes an address from a user; false if it was not theirs.
+    /// Takes an address from a user, and ends the letters to it; false if it was not theirs.
     pub async fn remove_email(&self, user: UserSid, address: &str) -> Result<bool, UsersError> {
         let Some(address) = canonical(address) else {
             return Ok(false);
         };
-        let view = self.inner.store.view();
-        let owner = view.get(&schema::EMAIL_OWNERS, &address).await?;
-        if owner != Some(user) {
-            return Ok(false);
-        }
-        let mut batch = Batch::new();
-        batch.assert_equals(&schema::EMAIL_OWNERS, &address, &user);
-        batch.delete(&schema::EMAIL_OWNERS, &address);
-        batch.delete(&schema::EMAILS, &(user, address));
-        match self.inner.store.write(batch).await {
-            // Somebody else has taken it away just now.
-            Err(CommitError::AssertFailed) => Ok(false),
-            other => other.map(|_| true).map_err(Into::into),
+        loop {
+            let view = self.inner.store.view();
+            let owner = view.get(&schema::EMAIL_OWNERS, &address).await?;
+            if owner != Some(user) {
+                return Ok(false);
+            }
+            let mut batch = Batch::new();
+            batch.assert_equals(&schema::EMAIL_OWNERS, &address, &user);
+            batch.delete(&schema::EMAIL_OWNERS, &address);
+            batch.delete(&schema::EMAILS, &(user, address.clone()));
+            self.forget_pusher_to(&view, &mut batch, user, &address)
+                .await?;
+            match self.inner.store.write(batch).await {
+                // Somebody else has taken it away just now, or has changed the user's pushers.
+                Err(CommitError::AssertFailed) => {}
+                other => return other.map(|_| true).map_err(Into::into),
+            }
         }
     }
 
     /// Gives an address, if it is nobody's and the validation has not been used.
-    pub(super) fn give_email(&self, batch: &mut Batch, user: UserSid, email: &ValidatedEmail) {
+    pub(super) async fn give_email(
+        &self,
+        view: &View,
+        batch: &mut Batch,
+        user: UserSid,
+        email: &ValidatedEmail,
+    ) -> Result<(), UsersError> {
         let address = email.address().to_owned();
         email.use_up(batch);
         batch.assert_absent(&schema::EMAIL_OWNERS, &address);
@@ -124,6 +135,8 @@ impl Users {
             added: self.now(),
         };
         batch.put(&schema::EMAILS, &(user, address), &row);
+        self.notify_first_email(view, batch, user, email).await?;
+        Ok(())
     }
 
     /// Why a batch with [`Users::give_email`] was not taken.

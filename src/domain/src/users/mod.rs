@@ -107,6 +107,12 @@ struct Inner {
     nonces: uiaa::Sessions,
     /// When each device was last written as seen.
     seen: DashMap<(UserSid, String), u64>,
+    /// When each user was last there, since the start.
+    active: DashMap<UserSid, u64>,
+    /// The start.
+    started: u64,
+    /// Whether the first address of an account is written of what its owner has not read.
+    notifies_new_emails: bool,
 }
 
 /// A token and what it stands for.
@@ -137,6 +143,7 @@ impl Users {
         server_name: OwnedServerName,
         services: Services,
     ) -> Self {
+        let started = clock.now();
         let inner = Inner {
             store,
             ids,
@@ -152,10 +159,23 @@ impl Users {
             uiaa: uiaa::Sessions::new(),
             nonces: uiaa::Sessions::new(),
             seen: DashMap::new(),
+            active: DashMap::new(),
+            started,
+            notifies_new_emails: false,
         };
         Self {
             inner: Arc::new(inner),
         }
+    }
+
+    /// Whether the first address of an account is written of what its owner has not read, unless they say otherwise. To be said
+    /// before this is cloned.
+    #[must_use]
+    pub fn notifying_new_emails(mut self, on: bool) -> Self {
+        if let Some(inner) = Arc::get_mut(&mut self.inner) {
+            inner.notifies_new_emails = on;
+        }
+        self
     }
 
     /// This server's name.

@@ -4,16 +4,23 @@
 //! pushkey to its users. Both are written in one batch. A pusher goes with the device that set it; one without a device belongs to
 //! the account. Whoever sends only reads them here, and drops those that a gateway rejects.
 //!
-//! To add a kind (e-mail): a variant of [`PusherKind`], and its arm in [`Users::set_pusher`]'s `kind_of`, which says whom it belongs to.
+//! To add a kind: a variant of [`PusherKind`], and its arm in [`Users::set_pusher`]'s `kind_of`, which says whom it belongs to. `mail` has
+//! what only those that write letters need.
+
+mod mail;
 
 use http::Uri;
 use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 use vatra_store::{Batch, CommitError, Direction, Position, Range, StoreError, View};
 
+pub use self::mail::{APP_ID as MAIL_APP_ID, MailWishes, Mode, QuietHours};
 use super::{Requester, Users, UsersError};
-use crate::schema::{
-    self, PusherKey, PusherKind, PusherRow, PusherStateRow, PushersRow, RoomSid, UserSid, topic,
+use crate::{
+    mail::address::canonical,
+    schema::{
+        self, PusherKey, PusherKind, PusherRow, PusherStateRow, PushersRow, RoomSid, UserSid, topic,
+    },
 };
 
 /// The most pushers that a user has.
@@ -41,7 +48,7 @@ pub enum PusherError {
     #[error("{0} is empty or too long")]
     BadLength(&'static str),
     /// No kind of pusher that there is.
-    #[error("kind is http, or null to delete a pusher")]
+    #[error("kind is http or email, or null to delete a pusher")]
     UnknownKind,
     /// The URL is none that a push gateway has.
     #[error("url is an https URL with the path {PATH}")]
@@ -49,6 +56,15 @@ pub enum PusherError {
     /// This server sends no e-mail.
     #[error("this server sends no notifications by e-mail")]
     NoEmail,
+    /// Letters have an application id of their own.
+    #[error("the app_id of a pusher of kind email is {}", mail::APP_ID)]
+    NotMailApp,
+    /// The pushkey is no address that the user has shown to be theirs.
+    #[error("that e-mail address is not one of this account")]
+    NotYourEmail,
+    /// What the person wishes makes no sense.
+    #[error("{0}")]
+    BadWish(&'static str),
     /// The user has as many as one may have.
     #[error("there are too many pushers: delete some")]
     TooMany,
@@ -91,6 +107,15 @@ pub struct SetPusher {
     pub append: bool,
 }
 
+/// Which pushers this server serves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ways {
+    /// Gateways without TLS are allowed, for tests and networks of the operator's own.
+    pub plain_http: bool,
+    /// There is a mail server.
+    pub email: bool,
+}
+
 /// Tells a field that is `null` from one that is not there.
 fn there<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(from).map(Some)
@@ -112,8 +137,7 @@ impl Users {
         Ok(row.unwrap_or_default().pushers)
     }
 
-    /// Sets, changes or deletes a pusher, as the client asks. `plain_http` allows gateways without TLS, for tests and networks of
-    /// the operator's own.
+    /// Sets, changes or deletes a pusher, as the client asks.
     ///
     /// # Errors
     /// What is wrong with it. Nothing is written then.
@@ -121,17 +145,22 @@ impl Users {
         &self,
         caller: &Requester,
         asked: SetPusher,
-        plain_http: bool,
+        ways: Ways,
     ) -> Result<(), PusherError> {
         let kind = asked.kind.clone().ok_or(PusherError::Missing("kind"))?;
         let app_id = asked.app_id.clone().ok_or(PusherError::Missing("app_id"))?;
         let pushkey = asked.pushkey.clone();
         let pushkey = pushkey.ok_or(PusherError::Missing("pushkey"))?;
         let Some(kind) = kind else {
-            let this = |row: &PusherRow| row.app_id == app_id && row.pushkey == pushkey;
+            let address = canonical(&pushkey);
+            let its = |row: &PusherRow| match row.kind {
+                PusherKind::Http { .. } => row.pushkey == pushkey,
+                PusherKind::Email { .. } => address.as_ref() == Some(&row.pushkey),
+            };
+            let this = |row: &PusherRow| row.app_id == app_id && its(row);
             return Ok(self.drop_pushers(caller.sid, this).await?);
         };
-        let wanted = self.checked(caller, &kind, (app_id, pushkey), asked, plain_http)?;
+        let wanted = self.checked(caller, &kind, (app_id, pushkey), asked, ways)?;
         while !self.put_pusher(caller, &wanted).await? {}
         Ok(())
     }
@@ -140,9 +169,9 @@ impl Users {
         &self,
         caller: &Requester,
         kind: &str,
-        (app_id, pushkey): (String, String),
+        (app_id, mut pushkey): (String, String),
         asked: SetPusher,
-        plain_http: bool,
+        ways: Ways,
     ) -> Result<Wanted, PusherError> {
         if app_id.is_empty() || app_id.chars().count() > MAX_APP_ID {
             return Err(PusherError::BadLength("app_id"));
@@ -159,7 +188,8 @@ impl Users {
         let lang = text("lang", asked.lang)?;
         let profile_tag = asked.profile_tag.map(|tag| short("profile_tag", tag));
         let mut data = asked.data.ok_or(PusherError::Missing("data"))?;
-        let (kind, device) = kind_of(kind, caller, &mut data, plain_http)?;
+        let (kind, device) =
+            self.kind_of(kind, caller, (&app_id, &mut pushkey), &mut data, ways)?;
         let data = Value::Object(data).to_string();
         if data.len() > MAX_DATA {
             return Err(PusherError::BadLength("data"));
@@ -184,6 +214,36 @@ impl Users {
         })
     }
 
+    /// The kind, and the device that a pusher of that kind belongs to.
+    fn kind_of(
+        &self,
+        kind: &str,
+        caller: &Requester,
+        (app_id, pushkey): (&str, &mut String),
+        data: &mut Map<String, Value>,
+        ways: Ways,
+    ) -> Result<(PusherKind, Option<String>), PusherError> {
+        match kind {
+            "http" => {
+                let url = data.remove("url").ok_or(PusherError::Missing("data.url"))?;
+                let url = url.as_str().ok_or(PusherError::BadUrl)?.to_owned();
+                check_url(&url, ways.plain_http)?;
+                Ok((
+                    PusherKind::Http { url },
+                    caller.device.as_ref().map(ToString::to_string),
+                ))
+            }
+            "email" if !ways.email => Err(PusherError::NoEmail),
+            "email" if app_id != mail::APP_ID => Err(PusherError::NotMailApp),
+            "email" => {
+                *pushkey = canonical(pushkey).ok_or(PusherError::NotYourEmail)?;
+                MailWishes::read(data)?;
+                Ok((mail::kind(caller.sid, &*self.inner.random), None))
+            }
+            _ => Err(PusherError::UnknownKind),
+        }
+    }
+
     /// Writes a pusher in place of what stands there; says whether that still did.
     async fn put_pusher(&self, caller: &Requester, wanted: &Wanted) -> Result<bool, PusherError> {
         let view = self.inner.store.view();
@@ -194,6 +254,18 @@ impl Users {
             let row = view.get(&schema::DEVICES, &key).await?;
             let row = row.ok_or(PusherError::DeviceGone)?;
             batch.assert_equals(&schema::DEVICES, &key, &row);
+        }
+        if let PusherKind::Email { .. } = &wanted.row.kind {
+            let address = &wanted.row.pushkey;
+            let owner = view.get(&schema::EMAIL_OWNERS, address).await?;
+            let account = view.get(&schema::ACCOUNTS, &user).await?;
+            let account = account.filter(|account| !account.deactivated);
+            let Some(account) = account.filter(|_| owner == Some(user)) else {
+                return Err(PusherError::NotYourEmail);
+            };
+            // It goes with the address and with the account.
+            batch.assert_equals(&schema::EMAIL_OWNERS, address, &user);
+            batch.assert_equals(&schema::ACCOUNTS, &user, &account);
         }
         let old = view.get(&schema::PUSHERS, &user).await?;
         assert_is(&mut batch, user, old.as_ref());
@@ -208,6 +280,12 @@ impl Users {
         match same.and_then(|at| pushers.get_mut(at)).zip(state) {
             Some((same, state)) => {
                 row.since = same.since;
+                if let (PusherKind::Email { .. }, PusherKind::Email { .. }) =
+                    (&row.kind, &same.kind)
+                {
+                    // The links of the letters that are out there still work.
+                    row.kind = same.kind.clone();
+                }
                 *same = row;
                 let afresh = PusherStateRow {
                     failures: 0,
@@ -220,26 +298,7 @@ impl Users {
                 batch.put(&schema::PUSHERS, &user, &PushersRow { pushers });
             }
             None if full => return Err(PusherError::TooMany),
-            None => {
-                batch.put_at_position(&schema::PUSHERS, move |position| {
-                    row.since = position;
-                    pushers.push(row);
-                    (user, PushersRow { pushers })
-                });
-                batch.put_at_position(&schema::PUSHER_STATES, move |position| {
-                    let sent = position;
-                    (
-                        key,
-                        PusherStateRow {
-                            sent,
-                            ..PusherStateRow::default()
-                        },
-                    )
-                });
-                // The rooms of the user are entered by the follower, which alone keeps that book.
-                batch.put(&schema::SUBSCRIBED, &(RoomSid(0), user), &());
-                batch.wake(topic::newly_subscribed());
-            }
+            None => add(&mut batch, user, pushers, row),
         }
         if !wanted.append {
             take_from_others(&view, &mut batch, user, &wanted.row).await?;
@@ -275,6 +334,20 @@ impl Users {
         }
     }
 
+    /// An address goes, and the pusher that writes to it.
+    pub(super) async fn forget_pusher_to(
+        &self,
+        view: &View,
+        batch: &mut Batch,
+        user: UserSid,
+        address: &str,
+    ) -> Result<(), UsersError> {
+        let its = |row: &PusherRow| {
+            matches!(row.kind, PusherKind::Email { .. }) && row.pushkey == address
+        };
+        Ok(forget(view, batch, user, its).await?)
+    }
+
     /// A device goes, and the pushers that it has set: the batch fails if another write of the user's pushers comes first.
     pub(super) async fn forget_pushers_of(
         &self,
@@ -288,26 +361,27 @@ impl Users {
     }
 }
 
-/// The kind, and the device that a pusher of that kind belongs to.
-fn kind_of(
-    kind: &str,
-    caller: &Requester,
-    data: &mut Map<String, Value>,
-    plain_http: bool,
-) -> Result<(PusherKind, Option<String>), PusherError> {
-    match kind {
-        "http" => {
-            let url = data.remove("url").ok_or(PusherError::Missing("data.url"))?;
-            let url = url.as_str().ok_or(PusherError::BadUrl)?.to_owned();
-            check_url(&url, plain_http)?;
-            Ok((
-                PusherKind::Http { url },
-                caller.device.as_ref().map(ToString::to_string),
-            ))
-        }
-        "email" => Err(PusherError::NoEmail),
-        _ => Err(PusherError::UnknownKind),
-    }
+/// Puts a new pusher beside a user's others. The batch asserts what stands there.
+fn add(batch: &mut Batch, user: UserSid, mut pushers: Vec<PusherRow>, mut row: PusherRow) {
+    let key: PusherKey = (row.app_id.clone(), row.pushkey.clone(), user);
+    batch.put_at_position(&schema::PUSHERS, move |position| {
+        row.since = position;
+        pushers.push(row);
+        (user, PushersRow { pushers })
+    });
+    batch.put_at_position(&schema::PUSHER_STATES, move |position| {
+        let sent = position;
+        (
+            key,
+            PusherStateRow {
+                sent,
+                ..PusherStateRow::default()
+            },
+        )
+    });
+    // The rooms of the user are entered by the follower, which alone keeps that book.
+    batch.put(&schema::SUBSCRIBED, &(RoomSid(0), user), &());
+    batch.wake(topic::newly_subscribed());
 }
 
 fn check_url(url: &str, plain_http: bool) -> Result<(), PusherError> {
@@ -380,6 +454,9 @@ async fn forget(
         return Ok(());
     }
     for row in gone {
+        if let PusherKind::Email { .. } = row.kind {
+            batch.delete(&schema::TOLD_BY_MAIL, &(user, row.pushkey.clone()));
+        }
         batch.delete(&schema::PUSHER_STATES, &(row.app_id, row.pushkey, user));
     }
     if kept.is_empty() {

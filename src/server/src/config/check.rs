@@ -22,6 +22,9 @@ const LEAST_REQUEST: usize = 65_536;
 /// Below it RocksDB has no room to work in.
 const LEAST_MEMORY: u64 = 32 << 20;
 
+/// The longest time before people are written to, in seconds.
+const LONGEST_DELAY_S: u64 = 604_800;
+
 const NETWORKS: &str = "write networks such as 10.0.0.0/8 or fd00::/8";
 
 /// A key, and what to write there instead.
@@ -128,6 +131,10 @@ impl Config {
 
     fn check_mail(&self) -> Checked {
         let smtp = &self.smtp;
+        if !(1..=LONGEST_DELAY_S).contains(&self.email.notification_delay_s) {
+            let remedy = "write how many seconds something stays unread before its reader gets mail: 1 to 604800 (a week)";
+            return refuse("email.notification_delay_s", remedy);
+        }
         if smtp.host.is_empty() {
             if self.registration.require_email {
                 let remedy =

@@ -240,12 +240,16 @@ pub enum SmtpTls {
     Tls,
 }
 
-/// What mail looks like.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// What mail looks like, and when people who are away get it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Email {
     /// A folder with templates of your own; empty: none.
     pub templates_dir: PathBuf,
+    /// How long something is unread, and its reader away, before they are written to, in seconds.
+    pub notification_delay_s: u64,
+    /// Whether the first address of an account is written to, unless its owner says otherwise.
+    pub notify_new_accounts: bool,
 }
 
 /// Figures for operators.
@@ -326,7 +330,11 @@ impl Default for Config {
                 trusted_ca: PathBuf::new(),
                 max_mails_per_hour: 1_000,
             },
-            email: Email::default(),
+            email: Email {
+                templates_dir: PathBuf::new(),
+                notification_delay_s: 600,
+                notify_new_accounts: true,
+            },
             metrics: Metrics {
                 listen: String::new(),
             },
@@ -378,7 +386,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Smtp => smtp, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Smtp => smtp, Email => email, Metrics => metrics, Log => log);
 
 impl Config {
     /// What runs without a file: for trying it out, on this machine only.

@@ -36,10 +36,10 @@ fn an_unknown_key_stops_the_start_and_is_named() {
 
 #[test]
 fn a_setting_that_is_not_honoured_yet_stops_the_start() {
-    let error = read("[email]\nnotification_delay_s = 600")
+    let error = read("[email]\nnotices_room = true")
         .unwrap_err()
         .to_string();
-    assert!(error.contains("notification_delay_s"), "{error}");
+    assert!(error.contains("notices_room"), "{error}");
 }
 
 #[test]
@@ -113,6 +113,11 @@ fn mail_that_could_not_be_sent_stops_the_start_and_names_key_and_remedy() {
             assert!(error.contains(told), "{bad_line}: {error}");
         }
         assert!(!error.contains("a secret"), "{error}");
+    }
+    for seconds in ["0", "604801"] {
+        let error = read(&format!("[email]\nnotification_delay_s = {seconds}")).unwrap_err();
+        let error = error.to_string();
+        assert!(error.contains("email.notification_delay_s"), "{error}");
     }
     let error = read("[registration]\nrequire_email = true").unwrap_err();
     assert!(error.to_string().contains("smtp.host"), "{error}");

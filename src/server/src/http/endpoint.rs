@@ -349,8 +349,20 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
         if let Some(Address(address)) = head.extensions().get::<Address>() {
             app.users.seen(requester, &address.to_string());
         }
+        if !says_to_be_away(head) {
+            app.users.is_there(requester.sid);
+        }
     }
     Ok(caller)
+}
+
+/// A poll of a program that waits in the background.
+fn says_to_be_away(head: &http::Request<()>) -> bool {
+    let query = head.uri().query().unwrap_or_default();
+    query.contains("set_presence=")
+        && form_urlencoded::parse(query.as_bytes()).any(|(name, value)| {
+            name == "set_presence" && (value == "unavailable" || value == "offline")
+        })
 }
 
 /// Runs a handler; one that may change something runs on when its client goes away, so that nothing stops halfway.

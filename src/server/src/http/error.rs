@@ -227,7 +227,10 @@ impl From<PusherError> for Error {
             PusherError::BadLength(_)
             | PusherError::UnknownKind
             | PusherError::BadUrl
-            | PusherError::NoEmail => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            | PusherError::NoEmail
+            | PusherError::NotMailApp
+            | PusherError::BadWish(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
+            PusherError::NotYourEmail => (StatusCode::BAD_REQUEST, ErrorCode::ThreepidNotFound),
             PusherError::TooMany => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
             PusherError::DeviceGone => (StatusCode::UNAUTHORIZED, ErrorCode::UnknownToken),
             PusherError::Users(error) => return error.into(),

@@ -102,6 +102,13 @@ async fn page(State(app): State<App>) -> String {
         line("mail_sent_total", "", counts.sent());
         line("mail_failed_total", "", counts.failed());
         line("mail_put_off_total", "", counts.put_off());
+        if let Some(sender) = &app.mail_sender {
+            let figures = sender.figures();
+            line("away_mail_sent_total", "", figures.sent);
+            line("away_mail_failed_total", "", figures.failed);
+            line("away_mail_pushers_ended_total", "", figures.ended);
+            line("away_mail_waiting", "", figures.waiting);
+        }
         // Without a store there is no figure, and the store's own say why.
         if let Ok(lag) = mail.mailer.lag_ms().await {
             line("mail_lag_seconds", "", lag / 1_000);

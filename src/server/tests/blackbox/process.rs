@@ -281,8 +281,8 @@ async fn settings_that_make_no_sense_stop_the_start_with_file_key_and_remedy() {
             "matrix@example.org",
         ),
         (
-            "[email]\nnotification_delay_s = 600",
-            "notification_delay_s",
+            "[email]\nnotices_room = true",
+            "notices_room",
             "config/default.toml",
         ),
         (

@@ -8,9 +8,9 @@
 //! - [`Notices::run`] enters the rooms of those who set their first pusher, and takes invites to rooms that this server is not in.
 //!
 //! Senders read the rows and are woken by [`topic::notices`]; none of them judges anything. A row says all that a sender needs: the
-//! event, the thread, whether it highlights, the tweaks, when it was noticed. To send in another way (e-mail): a pusher of another kind
+//! event, the thread, whether it highlights, the tweaks, when it was noticed. To send in another way: a pusher of another kind
 //! for the user, a task that wakes by the topic, keeps a cursor of its own per pusher, and asks [`Notices::unread`] when its time has
-//! come. `push_sender` is the example.
+//! come. `push_sender` and `mail_sender` are the examples.
 //!
 //! A message in a room where nobody has a pusher costs two small reads; in any other, a few batched reads and one row for each who is
 //! notified. <https://spec.matrix.org/v1.19/client-server-api/#push-notifications>

@@ -30,22 +30,22 @@ pub(super) struct About {
 }
 
 /// What people call those concerned by events, by the events.
-pub(super) struct Names {
+pub(in crate::followers) struct Names {
     known: Cache<EventSid, Arc<Named>>,
 }
 
 /// What people call those concerned.
 #[derive(Debug, Default, Serialize)]
-struct Named {
+pub(in crate::followers) struct Named {
     #[serde(
         rename = "sender_display_name",
         skip_serializing_if = "Option::is_none"
     )]
-    sender: Option<String>,
+    pub(in crate::followers) sender: Option<String>,
     #[serde(rename = "room_name", skip_serializing_if = "Option::is_none")]
-    room: Option<String>,
+    pub(in crate::followers) room: Option<String>,
     #[serde(rename = "room_alias", skip_serializing_if = "Option::is_none")]
-    alias: Option<String>,
+    pub(in crate::followers) alias: Option<String>,
 }
 
 /// What state events say that name something.
@@ -222,14 +222,14 @@ fn device<'a>(pusher: &'a PusherRow, tweaks: Option<&'a RawValue>) -> Option<Dev
 }
 
 impl Names {
-    pub(super) fn new() -> Self {
+    pub(in crate::followers) fn new() -> Self {
         Self {
             known: Cache::new(NAMES),
         }
     }
 
     /// Three reads, for the first who is told of an event.
-    async fn of(
+    pub(in crate::followers) async fn of(
         &self,
         reader: &Reader,
         room: &Room,
@@ -261,7 +261,7 @@ impl Names {
 }
 
 /// The same for a room that this server is not in.
-fn named_outside(outside: &Outside, sender: &str) -> Named {
+pub(in crate::followers) fn named_outside(outside: &Outside, sender: &str) -> Named {
     let find = |kind: &str, key: &str| {
         let events = outside.state.iter();
         let mut events = events.filter_map(|it| serde_json::from_str::<Stripped>(it.get()).ok());

@@ -14,7 +14,7 @@
 //! <https://spec.matrix.org/v1.19/push-gateway-api/#post_matrixpushv1notify>
 
 mod gateway;
-mod message;
+pub(super) mod message;
 mod states;
 #[cfg(test)]
 pub(super) mod tests;
@@ -199,8 +199,9 @@ impl PushSender {
         let rows = view.get_many(&schema::PUSHERS, users).await?;
         for (user, row) in users.iter().zip(rows) {
             for pusher in row.unwrap_or_default().pushers {
-                let PusherKind::Http { .. } = pusher.kind;
-                self.tell((pusher.app_id, pusher.pushkey, *user));
+                if let PusherKind::Http { .. } = pusher.kind {
+                    self.tell((pusher.app_id, pusher.pushkey, *user));
+                }
             }
         }
         Ok(())

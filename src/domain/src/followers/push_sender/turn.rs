@@ -74,6 +74,7 @@ impl Inner {
         let pushers = self.parts.users.pushers(*user).await?;
         let pusher = pushers
             .into_iter()
+            .filter(|it| matches!(it.kind, PusherKind::Http { .. }))
             .find(|it| it.app_id == *app_id && it.pushkey == *pushkey);
         let Some((pusher, state)) = pusher.zip(self.states.of(key).await?) else {
             return Ok(Turn::Nothing);
@@ -189,7 +190,9 @@ impl Inner {
 
     /// Posts to a pusher's gateway.
     async fn post(&self, pusher: &PusherRow, body: Bytes) -> Result<Verdict, Failure> {
-        let PusherKind::Http { url } = &pusher.kind;
+        let PusherKind::Http { url } = &pusher.kind else {
+            return Err(Failure::of("it is no pusher of a gateway"));
+        };
         let url: Uri = url.parse().map_err(|_| Failure::of("the URL is none"))?;
         let gateway = url.authority().map_or("", |it| it.as_str()).to_owned();
         let places = Arc::clone(

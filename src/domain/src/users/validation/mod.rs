@@ -75,12 +75,26 @@ pub struct Validations {
 pub struct ValidatedEmail {
     key: (u64, String),
     row: EmailSessionRow,
+    languages: String,
 }
 
 impl ValidatedEmail {
     /// The address, canonical.
     pub fn address(&self) -> &str {
         &self.row.address
+    }
+
+    /// The languages of who has shown it, as in `Accept-Language`: those of letters to it.
+    #[must_use]
+    pub fn speaking(self, languages: &str) -> Self {
+        Self {
+            languages: languages.to_owned(),
+            ..self
+        }
+    }
+
+    pub(super) fn languages(&self) -> &str {
+        &self.languages
     }
 
     pub(super) fn validated(&self) -> Millis {

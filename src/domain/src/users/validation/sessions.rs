@@ -83,7 +83,11 @@ impl Users {
     ) -> Result<ValidatedEmail, UsersError> {
         match self.email_session(sid).await? {
             Some((key, row)) if row.validated.is_some() && row.purpose == purpose => {
-                Ok(ValidatedEmail { key, row })
+                Ok(ValidatedEmail {
+                    key,
+                    row,
+                    languages: String::new(),
+                })
             }
             _ => Err(UsersError::EmailNotValidated),
         }

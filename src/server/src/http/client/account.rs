@@ -97,7 +97,8 @@ pub(super) async fn register(app: App, by: ByService, input: Input) -> Result<Re
         Some(sid) => Some(
             app.users
                 .validated_session(&sid, EmailPurpose::Register)
-                .await?,
+                .await?
+                .speaking(&input.languages),
         ),
         None => None,
     };

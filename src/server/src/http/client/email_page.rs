@@ -35,21 +35,21 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .path(&Method::POST, PAGE, |filter| on(filter, submit))
 }
 
-fn mail(app: &App) -> Result<&Mail, Error> {
+pub(super) fn mail(app: &App) -> Result<&Mail, Error> {
     let off = || Error::unrecognized(StatusCode::NOT_FOUND);
     app.mail.as_ref().ok_or_else(off)
 }
 
 /// What the link and the page's form hold, and what a client sends.
 #[derive(Deserialize)]
-struct Submitted {
+pub(super) struct Submitted {
     sid: String,
-    token: String,
+    pub(super) token: String,
     client_secret: Option<String>,
 }
 
 impl Submitted {
-    fn of_form(text: &[u8]) -> Self {
+    pub(super) fn of_form(text: &[u8]) -> Self {
         let field = |name: &str| {
             let mut pairs = form_urlencoded::parse(text);
             let found = pairs.find(|(key, _)| key == name);
@@ -66,7 +66,7 @@ impl Submitted {
 }
 
 async fn look(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    let page = Page::new(&app, &mail(&app)?.validations, &request);
+    let page = Page::new(&app, &mail(&app)?.validations, &request, PAGE);
     let given = Submitted::of_form(request.uri().query().unwrap_or_default().as_bytes());
     match app.users.linked(&given.sid, &given.token).await? {
         Some(row) => {
@@ -79,7 +79,7 @@ async fn look(State(app): State<App>, request: Request) -> Result<Response, Erro
 }
 
 async fn submit(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    let page = Page::new(&app, &mail(&app)?.validations, &request);
+    let page = Page::new(&app, &mail(&app)?.validations, &request, PAGE);
     let kind = request.headers().get(header::CONTENT_TYPE);
     let is_form = kind.is_some_and(|kind| {
         kind.as_bytes()
@@ -125,24 +125,32 @@ async fn submit_json(app: &App, body: Bytes) -> Result<Response, Error> {
 }
 
 /// A page in the language of who looks at it.
-struct Page<'a> {
+pub(super) struct Page<'a> {
     app: &'a App,
     validations: &'a Validations,
     language: String,
+    action: &'static str,
 }
 
 impl<'a> Page<'a> {
-    fn new(app: &'a App, validations: &'a Validations, request: &Request) -> Self {
+    /// A page whose form goes to `action`.
+    pub(super) fn new(
+        app: &'a App,
+        validations: &'a Validations,
+        request: &Request,
+        action: &'static str,
+    ) -> Self {
         let languages = languages(request.headers());
         let language = validations.templates().language(&languages).to_owned();
         Self {
             app,
             validations,
             language,
+            action,
         }
     }
 
-    fn show(
+    pub(super) fn show(
         &self,
         status: StatusCode,
         name: &str,
@@ -153,7 +161,7 @@ impl<'a> Page<'a> {
         let nonce = token(&**self.app.users.random(), 22);
         let values = context! {
             server => self.app.server_name.as_str(), language => self.language.as_str(), address => address,
-            sid => given.sid.as_str(), token => given.token.as_str(), action => PAGE, nonce => nonce.as_str(),
+            sid => given.sid.as_str(), token => given.token.as_str(), action => self.action, nonce => nonce.as_str(),
         };
         let page = self
             .validations

@@ -12,16 +12,19 @@ use ruma::{
     UInt,
     api::{
         auth_scheme::extract_bearer_or_query_token,
-        client::account::{
-            ThirdPartyIdRemovalStatus, add_3pid::v3 as add_3pid, bind_3pid::v3 as bind_3pid,
-            delete_3pid::v3 as delete_3pid, get_3pids::v3 as get_3pids,
-            request_3pid_management_token_via_email::v3 as add_by_email,
-            request_3pid_management_token_via_msisdn::v3 as add_by_phone,
-            request_password_change_token_via_email::v3 as password_by_email,
-            request_password_change_token_via_msisdn::v3 as password_by_phone,
-            request_registration_token_via_email::v3 as register_by_email,
-            request_registration_token_via_msisdn::v3 as register_by_phone,
-            unbind_3pid::v3 as unbind_3pid,
+        client::{
+            account::{
+                ThirdPartyIdRemovalStatus, add_3pid::v3 as add_3pid, bind_3pid::v3 as bind_3pid,
+                delete_3pid::v3 as delete_3pid, get_3pids::v3 as get_3pids,
+                request_3pid_management_token_via_email::v3 as add_by_email,
+                request_3pid_management_token_via_msisdn::v3 as add_by_phone,
+                request_password_change_token_via_email::v3 as password_by_email,
+                request_password_change_token_via_msisdn::v3 as password_by_phone,
+                request_registration_token_via_email::v3 as register_by_email,
+                request_registration_token_via_msisdn::v3 as register_by_phone,
+                unbind_3pid::v3 as unbind_3pid,
+            },
+            uiaa::AuthData,
         },
         error::ErrorCode,
     },
@@ -51,7 +54,7 @@ pub(super) fn routes(routes: Routes) -> Routes {
         .add(password_phone)
         .add(add_phone)
         .add(list)
-        .add(add)
+        .json::<add_3pid::Request, _, _, _>(add)
         .add(delete)
         .add(bind)
         .add(unbind)
@@ -156,18 +159,23 @@ async fn list(
     })
 }
 
-async fn add(
-    app: App,
-    caller: Requester,
-    request: add_3pid::Request,
-) -> Result<add_3pid::Response, Error> {
-    let (sid, secret) = (request.sid.as_str(), request.client_secret.as_str());
+#[derive(Deserialize)]
+struct AddBody {
+    sid: String,
+    client_secret: String,
+    auth: Option<AuthData>,
+}
+
+async fn add(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    let body: AddBody = input.read()?;
+    let (sid, secret) = (body.sid.as_str(), body.client_secret.as_str());
     // First: nobody shows their password for an address that was not validated.
     let email = app.users.validated(sid, secret, EmailPurpose::Add).await?;
     let operation = Operation::by_password("add 3pid", &sid, &caller);
-    operation.check(&app, request.auth.as_ref()).await?;
+    operation.check(&app, body.auth.as_ref()).await?;
+    let email = email.speaking(&input.languages);
     app.users.add_email(caller.sid, &email).await?;
-    Ok(add_3pid::Response {})
+    Ok(Json(json!({})).into_response())
 }
 
 async fn delete(

@@ -29,6 +29,7 @@ mod session;
 mod spaces;
 mod sync;
 mod to_device;
+mod unsubscribe_page;
 mod voip;
 
 use ruma::api::client::{
@@ -95,7 +96,7 @@ pub(crate) fn routes() -> Routes {
         .add(appservices::set_visibility);
     let routes = networks::routes(media::routes(routes));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
-    account::shared_secret_routes(routes)
+    account::shared_secret_routes(unsubscribe_page::routes(routes))
 }
 
 fn room_routes(routes: Routes) -> Routes {

@@ -9,7 +9,10 @@ use serde_json::{Map, Value, json};
 use vatra_domain::{
     flows::notifications::{Asked, Notification, Parts, list},
     schema::{PusherKind, PusherRow},
-    users::{Requester, pushers::SetPusher},
+    users::{
+        Requester,
+        pushers::{SetPusher, Ways},
+    },
 };
 use vatra_store::Position;
 
@@ -27,10 +30,15 @@ pub(super) async fn pushers(app: App, caller: Requester, _: Input) -> Result<Res
 
 fn pusher(row: PusherRow) -> Value {
     let mut data: Map<String, Value> = serde_json::from_str(&row.data).unwrap_or_default();
-    let PusherKind::Http { url } = row.kind;
-    data.insert("url".to_owned(), Value::String(url));
+    let kind = match row.kind {
+        PusherKind::Http { url } => {
+            data.insert("url".to_owned(), Value::String(url));
+            "http"
+        }
+        PusherKind::Email { .. } => "email",
+    };
     let mut shown = json!({
-        "kind": "http",
+        "kind": kind,
         "app_id": row.app_id,
         "pushkey": row.pushkey,
         "app_display_name": row.app_display_name,
@@ -46,8 +54,11 @@ fn pusher(row: PusherRow) -> Value {
 
 pub(super) async fn set(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
     let asked: SetPusher = input.read()?;
-    let plain_http = app.config.push.reaches_own_networks();
-    app.users.set_pusher(&caller, asked, plain_http).await?;
+    let ways = Ways {
+        plain_http: app.config.push.reaches_own_networks(),
+        email: app.mail.is_some(),
+    };
+    app.users.set_pusher(&caller, asked, ways).await?;
     Ok(Json(json!({})).into_response())
 }
 

@@ -1,6 +1,7 @@
 //! E-mail addresses, from the letter to the account, with a mail server in the test.
 
 mod addresses;
+mod away;
 mod letters;
 mod queue;
 mod refusals;

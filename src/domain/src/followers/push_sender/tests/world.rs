@@ -31,7 +31,7 @@ use crate::{
     schema,
     users::{
         Login, NewAccount, Requester, Users,
-        pushers::{PusherError, SetPusher},
+        pushers::{PusherError, SetPusher, Ways},
     },
 };
 
@@ -115,7 +115,7 @@ pub(in crate::followers) struct World {
     pub(in crate::followers) store: Store,
     pub(super) ephemeral: Ephemeral,
     pub(super) gateways: Gateways,
-    pub(super) clock: Arc<ManualClock>,
+    pub(in crate::followers) clock: Arc<ManualClock>,
     pub(super) sender: PushSender,
     status: Arc<Status>,
     signer: Arc<Signer>,
@@ -192,7 +192,7 @@ impl World {
         world
     }
 
-    pub(super) async fn stopped(&self) {
+    pub(in crate::followers) async fn stopped(&self) {
         self.stop.cancel();
         self.tasks.close();
         self.tasks.wait().await;
@@ -247,7 +247,7 @@ impl World {
             asked[name] = value.clone();
         }
         let asked: SetPusher = serde_json::from_value(asked).unwrap();
-        self.users.set_pusher(user, asked, false).await
+        self.users.set_pusher(user, asked, Ways::default()).await
     }
 
     /// A pusher at a gateway, whose pushkey is the host and the user's number; waits until it is known everywhere.
@@ -307,7 +307,12 @@ impl World {
     }
 
     /// A user has read up to an event.
-    pub(super) async fn read(&self, room: &OwnedRoomId, user: &Requester, event: &OwnedEventId) {
+    pub(in crate::followers) async fn read(
+        &self,
+        room: &OwnedRoomId,
+        user: &Requester,
+        event: &OwnedEventId,
+    ) {
         let reader = self.rooms.reader();
         let room = reader.room(room).await.unwrap().unwrap();
         let receipts = &self.ephemeral.receipts;
