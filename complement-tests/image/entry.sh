@@ -71,6 +71,9 @@ enabled = false
 [presence]
 enabled = true
 
+[server_notices]
+localpart = "_server"
+
 [media]
 legacy_unauthenticated = true
 

@@ -9,6 +9,7 @@ use vatra::{
     operate::{self, Command, health, restore},
     server,
 };
+use vatra_domain::users::moderation::Measure;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -81,6 +82,9 @@ enum UserOperation {
     Deactivate {
         /// Local part or user id.
         name: String,
+        /// Who joins the user's rooms later is not shown what the user has said there.
+        #[arg(long)]
+        erase: bool,
     },
     /// Lets an account use the admin API.
     Admin {
@@ -89,6 +93,26 @@ enum UserOperation {
         /// Takes the right away.
         #[arg(long)]
         revoke: bool,
+    },
+    /// Keeps the user out; the sessions are kept.
+    Lock {
+        /// Local part or user id.
+        name: String,
+    },
+    /// Lets the user in again.
+    Unlock {
+        /// Local part or user id.
+        name: String,
+    },
+    /// Lets the user read and leave, but not speak or join.
+    Suspend {
+        /// Local part or user id.
+        name: String,
+    },
+    /// Lets the user speak and join again.
+    Unsuspend {
+        /// Local part or user id.
+        name: String,
     },
 }
 
@@ -161,13 +185,25 @@ async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, St
             name,
             password: password()?,
         },
-        Operation::User(UserOperation::Deactivate { name }) => Command::Deactivate { name },
+        Operation::User(UserOperation::Deactivate { name, erase }) => {
+            Command::Deactivate { name, erase }
+        }
         Operation::User(UserOperation::Admin { name, revoke }) => Command::SetAdmin {
             name,
             admin: !revoke,
         },
+        Operation::User(UserOperation::Lock { name }) => moderate(name, Measure::Lock, true),
+        Operation::User(UserOperation::Unlock { name }) => moderate(name, Measure::Lock, false),
+        Operation::User(UserOperation::Suspend { name }) => moderate(name, Measure::Suspend, true),
+        Operation::User(UserOperation::Unsuspend { name }) => {
+            moderate(name, Measure::Suspend, false)
+        }
     };
     operate::run(config, command).await
+}
+
+fn moderate(name: String, measure: Measure, on: bool) -> Command {
+    Command::Moderate { name, measure, on }
 }
 
 /// A line of the standard input: an argument would be seen by everyone on the machine.

@@ -12,7 +12,12 @@ use vatra_domain::{
     e2ee::E2ee,
     event::signer::Signer,
     federation::{Federation, devices::Devices, edus::Edus, transaction::Transactions},
-    flows::{self, keys::UserKeys, received::Receiving},
+    flows::{
+        self,
+        keys::UserKeys,
+        received::Receiving,
+        server_notices::{ServerNotices, Voice},
+    },
     followers::{
         self,
         appservice_sender::{self, AppserviceSender},
@@ -100,6 +105,8 @@ pub struct Parts {
     pub receiver: Receiver,
     /// Answers other servers.
     pub federation: Federation,
+    /// Speaks to users for the server, if that is wanted.
+    pub server_notices: Option<ServerNotices>,
     /// Takes what other servers tell.
     pub transactions: Transactions,
     /// Asks application services.
@@ -173,6 +180,9 @@ pub enum BuildError {
     /// The media folder cannot be opened.
     #[error("media_dir: {0}")]
     Media(#[from] BlobError),
+    /// The account that speaks for the server cannot be.
+    #[error("server_notices.localpart: {0}")]
+    ServerNotices(#[from] flows::FlowError),
     /// A trusted proxy is no address.
     #[error("client.trusted_proxies: {0} is no address")]
     Proxy(String),
@@ -317,6 +327,10 @@ impl App {
             federates: config.federation.enabled,
         };
         let receiver = Receiver::new(rooms.clone(), remote.clone(), keys.clone());
+        let server_notices = match voice(&config) {
+            Some(voice) => Some(ServerNotices::open(users.clone(), receiver.clone(), voice).await?),
+            None => None,
+        };
         let federation = Federation::new(receiver.clone(), users.clone());
         let receive = Arc::new(Receiving {
             federation: federation.clone(),
@@ -416,6 +430,7 @@ impl App {
             media,
             receiver,
             federation,
+            server_notices,
             transactions,
             asking,
             sender,
@@ -538,6 +553,17 @@ fn gateways(config: &Config) -> Result<outbound::gateway::Gateways, BuildError> 
     let dns = Arc::new(outbound::dns::SystemDns::new());
     let dialer = outbound::dial::Dialer::new(dns, policy, None).map_err(BuildError::Network)?;
     Ok(outbound::gateway::Gateways::new(dialer))
+}
+
+/// Who speaks for the server; `None` if nobody does.
+fn voice(config: &Config) -> Option<Voice> {
+    let settings = &config.server_notices;
+    let voice = || Voice {
+        localpart: settings.localpart.clone(),
+        display_name: settings.display_name.clone(),
+        version: config.rooms.default_version.clone(),
+    };
+    (!settings.localpart.is_empty()).then(voice)
 }
 
 /// Reads the signing key, or makes one at the first start (mode 0600).

@@ -99,7 +99,17 @@ impl<'a> Sight<'a> {
         Ok(event.pdu.state_key.is_some()
             || event.pdu.kind == TimelineEventType::RoomRedaction
             || event.pdu.sender.server_name() == self.origin
-            || self.sees(event).await?)
+            || (self.sees(event).await? && !self.is_erased_for(event).await?))
+    }
+
+    /// Whether what an event says was erased before a user of the server came to the room.
+    async fn is_erased_for(&mut self, event: &Event) -> Result<bool, RoomError> {
+        let Some(at) = self.reader.erased_at(event).await? else {
+            return Ok(false);
+        };
+        let then = self.reader.root_at(self.room.sid, at).await?;
+        let joined = [MembershipState::Join];
+        Ok(!self.had(then, &joined).await? && !self.had(event.root_before, &joined).await?)
     }
 
     async fn sees(&mut self, event: &Event) -> Result<bool, RoomError> {

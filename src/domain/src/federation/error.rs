@@ -29,6 +29,9 @@ pub enum FederationError {
     /// The user may join, but nobody here has the power to let them in.
     #[error("nobody of this server has the power to let the user in")]
     UnableToGrant,
+    /// The user wants no invites.
+    #[error("that user takes no invites")]
+    InviteBlocked,
     /// Something about the room.
     #[error(transparent)]
     Room(RoomError),

@@ -10,6 +10,7 @@ use super::{Federation, FederationError, acl, membership::raw_pdu};
 use crate::{
     event::{build::Countersigned, check, client},
     rooms::outside::Outside,
+    users::UsersError,
 };
 
 /// The most events, and the most bytes, of what an invited user is told of a room.
@@ -35,7 +36,7 @@ impl Federation {
     /// room's other events, and it is signed only.
     ///
     /// # Errors
-    /// [`FederationError::InvalidParam`] for what is no invite of a user here by a user there.
+    /// [`FederationError::InvalidParam`] for what is no invite of a user here by a user there; [`FederationError::InviteBlocked`].
     pub async fn invite(
         &self,
         origin: &ServerName,
@@ -68,8 +69,16 @@ impl Federation {
             return invalid("the user is of another server");
         }
         let account = self.users.find(user.as_str()).await.ok().flatten();
-        if account.is_none() {
+        let Some((_, sid)) = account else {
             return invalid("there is no such user");
+        };
+        let blocks = self.users.blocks_invites(sid).await;
+        let blocks = blocks.map_err(|error| match error {
+            UsersError::Store(error) => error.into(),
+            other => FederationError::Forbidden(other.to_string()),
+        });
+        if blocks? {
+            return Err(FederationError::InviteBlocked);
         }
         let reader = rooms.reader();
         if let Some(room) = reader.room(invite.room).await?

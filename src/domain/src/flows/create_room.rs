@@ -16,7 +16,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content, invite::invite_all, membership::member_content, settings};
+use super::{
+    FlowError, content,
+    invite::{invite_all, must_take_invites},
+    membership::member_content,
+    settings,
+};
 use crate::{
     event::build::Draft,
     random,
@@ -67,6 +72,10 @@ pub async fn create_room(
         // An invite that nobody delivers would look as if it had been.
         let message = "this server does not speak with others, and cannot invite their users";
         return Err(FlowError::BadRequest(message.to_owned()));
+    }
+    // Before anything is made: who makes a room for someone would not want it without them.
+    for user in &request.invite {
+        must_take_invites(users, user).await?;
     }
     let version = request.room_version.take();
     let plan = plan(

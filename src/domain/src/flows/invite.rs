@@ -49,6 +49,7 @@ impl Invite<'_> {
     pub async fn send(&self, users: &Users, receiver: &Receiver) -> Result<(), FlowError> {
         let rooms = receiver.rooms();
         if self.of.server_name() == rooms.server_name() {
+            must_take_invites(users, self.of).await?;
             let change = Change {
                 by: self.by,
                 of: self.of,
@@ -143,6 +144,20 @@ impl Invite<'_> {
         let signed = Pdu::parse(bytes.into(), &room.rules, Some(pdu.event_id.clone()));
         Ok(signed.map_err(RoomError::from)?)
     }
+}
+
+/// For whoever would invite a local user.
+///
+/// # Errors
+/// [`FlowError::InviteBlocked`] if the user wants no invites.
+pub(super) async fn must_take_invites(users: &Users, of: &UserId) -> Result<(), FlowError> {
+    if of.server_name() == users.server_name()
+        && let Some((_, sid)) = users.find(of.as_str()).await?
+        && users.blocks_invites(sid).await?
+    {
+        return Err(FlowError::InviteBlocked);
+    }
+    Ok(())
 }
 
 /// Invites users of other servers to a new room, side by side. Who cannot be invited is not, and the room's state does not say otherwise.

@@ -13,6 +13,7 @@ use serde_json::json;
 use super::{
     FlowError, content,
     membership::Change,
+    server_notices::may_refuse,
     template::{Template, candidates},
 };
 use crate::{
@@ -27,8 +28,22 @@ use crate::{
 /// can be reached, the user is rid of it all the same.
 ///
 /// # Errors
-/// [`RoomError::Forbidden`] for who has nothing to do with the room.
+/// [`RoomError::Forbidden`] for who has nothing to do with the room; [`FlowError::ServerNotices`].
 pub async fn leave(
+    users: &Users,
+    receiver: &Receiver,
+    user: &Requester,
+    room: &RoomId,
+    reason: Option<&str>,
+) -> Result<(), FlowError> {
+    let reader = receiver.rooms().reader();
+    let known = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;
+    may_refuse(&reader, user.sid, known.sid).await?;
+    leave_anyway(users, receiver, user, room, reason).await
+}
+
+/// The same also where one must not: for an account that ends.
+async fn leave_anyway(
     users: &Users,
     receiver: &Receiver,
     user: &Requester,
@@ -123,7 +138,7 @@ pub async fn leave_all(
             continue;
         }
         if let Some(room) = reader.room_by_sid(sid).await? {
-            leave(users, receiver, user, &room.id, None).await?;
+            leave_anyway(users, receiver, user, &room.id, None).await?;
         }
     }
     Ok(())

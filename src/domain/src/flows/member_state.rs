@@ -6,7 +6,12 @@ use ruma::{
     events::{StateEventType, TimelineEventType},
 };
 
-use super::{FlowError, invite::Invite, join::Join};
+use super::{
+    FlowError,
+    invite::{Invite, must_take_invites},
+    join::Join,
+    server_notices::may_refuse,
+};
 use crate::{
     event::build::Draft,
     rooms::{RoomError, receive::Receiver, restricted::Vouching},
@@ -69,6 +74,18 @@ pub async fn set(
         };
         join.join(room, Vec::new()).await?;
     } else {
+        if membership == "invite"
+            && let Some(of) = &user
+        {
+            must_take_invites(users, of).await?;
+        }
+        let reader = rooms.reader();
+        if membership == "leave"
+            && of == by.user
+            && let Some(known) = reader.room(room).await?
+        {
+            may_refuse(&reader, by.sid, known.sid).await?;
+        }
         let draft = Draft {
             sender: by.user.clone(),
             kind: TimelineEventType::RoomMember,

@@ -9,7 +9,7 @@ use ruma::{
 use serde_json::json;
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content};
+use super::{FlowError, content, server_notices::may_refuse};
 use crate::{
     event::build::Draft,
     rooms::{RoomError, Rooms, restricted::Vouching},
@@ -126,6 +126,12 @@ impl Change<'_> {
     pub async fn kick(&self, users: &Users, rooms: &Rooms) -> Result<(), FlowError> {
         match self.current(rooms).await? {
             Some(Membership::Join | Membership::Invite | Membership::Knock) => {
+                if self.of == self.by.user {
+                    let reader = rooms.reader();
+                    let room = reader.room(self.room).await?;
+                    let room = room.ok_or(RoomError::UnknownRoom)?;
+                    may_refuse(&reader, self.by.sid, room.sid).await?;
+                }
                 self.to(users, rooms, "leave").await
             }
             _ => Err(RoomError::Forbidden(format!("{} is not in the room", self.of)).into()),

@@ -12,7 +12,9 @@
 //! - [`profile`]: a changed name or picture shown in the user's rooms
 //! - [`received`]: what follows from events of other servers
 //! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
+//! - [`server_notices`]: what the server itself has to say to its users
 //! - [`spaces`]: what a room looks like from outside, and the tree under a space
+//! - [`suspended`]: what a suspended user may still send
 //! - [`upgrade`]: a room in the place of another; [`settings`]: what its members had set goes over
 
 pub mod appservices;
@@ -33,8 +35,10 @@ pub mod profile;
 pub mod public_rooms;
 pub mod received;
 pub mod reports;
+pub mod server_notices;
 pub mod settings;
 pub mod spaces;
+pub mod suspended;
 mod template;
 #[cfg(test)]
 mod tests;
@@ -93,6 +97,12 @@ pub enum FlowError {
     /// No such alias, or not on this server.
     #[error("no such room alias")]
     UnknownAlias,
+    /// It is the room in which the server speaks to the user.
+    #[error("an invite to the server's notices cannot be refused")]
+    ServerNotices,
+    /// The user wants no invites.
+    #[error("that user takes no invites")]
+    InviteBlocked,
     /// What is asked for cannot be done in the room's present state (unbanning who is not banned).
     #[error("{0}")]
     BadState(String),

@@ -15,6 +15,7 @@ pub mod at_time;
 mod chains;
 pub mod check;
 pub mod ephemeral;
+mod erased;
 mod error;
 mod event;
 mod head;
@@ -90,6 +91,7 @@ struct Inner {
     events: Events,
     heads: head::Heads,
     recents: reader::Recents,
+    erased: erased::Erased,
     rooms: DashMap<OwnedRoomId, Arc<Room>>,
     /// Memberships of batches that are on their way.
     memberships: DashMap<(UserSid, RoomSid), append::PendingMembership>,
@@ -131,6 +133,7 @@ impl Rooms {
             events: Events::new(store.clone(), sizes.events - sizes.events / 8),
             recents: reader::Recents::new(sizes.events / 8),
             heads: head::Heads::new(sizes.heads),
+            erased: erased::Erased::default(),
             rooms: DashMap::new(),
             memberships: DashMap::new(),
             store,

@@ -20,7 +20,12 @@ use serde_json::{
 };
 use vatra_store::Direction;
 
-use super::{Event, Reader, Room, RoomError, append::membership_of, visible::Viewer};
+use super::{
+    Event, Reader, Room, RoomError,
+    append::membership_of,
+    erased::{as_seen, one_as_seen},
+    visible::Viewer,
+};
 use crate::{
     clock::SharedClock,
     event::{
@@ -83,6 +88,7 @@ pub async fn events(
     events: &[Arc<Event>],
     form: &Form,
 ) -> Result<Vec<Box<RawValue>>, RoomError> {
+    let events = &*as_seen(reader, viewer, room, events).await?;
     if form.federation {
         let raw = events
             .iter()
@@ -96,13 +102,15 @@ pub async fn events(
         .flat_map(|event| [event.replaces, event.redacted_by])
         .flatten()
         .collect();
-    let others: HashMap<EventSid, Arc<Event>> = reader
+    let others: Vec<Arc<Event>> = reader
         .events(&others)
         .await?
         .into_iter()
         .flatten()
-        .map(|event| (event.sid, event))
         .collect();
+    let others = as_seen(reader, viewer, room, &others).await?;
+    let others: HashMap<EventSid, &Arc<Event>> =
+        others.iter().map(|event| (event.sid, event)).collect();
     let memberships = memberships(reader, viewer, events).await?;
     let related = if form.relations {
         reader.related(room.sid, events).await?
@@ -167,19 +175,9 @@ async fn memberships(
         let member = if own { Some(event) } else { member.as_ref() };
         member
             .and_then(|member| membership_of(&member.pdu))
-            .map_or("leave", name)
+            .map_or("leave", Membership::name)
     });
     Ok(memberships.collect())
-}
-
-fn name(membership: Membership) -> &'static str {
-    match membership {
-        Membership::Join => "join",
-        Membership::Invite => "invite",
-        Membership::Knock => "knock",
-        Membership::Leave => "leave",
-        Membership::Ban => "ban",
-    }
 }
 
 /// What relates to an event, bundled: the newest edit, the thread, references.
@@ -274,6 +272,7 @@ async fn newest_visible(
         if let Some(event) = reader.event_by_sid(row.event).await?
             && viewer.may_see(reader, room, &event).await?
         {
+            let (event, _) = one_as_seen(reader, viewer, room, event).await?;
             return Ok(Some(event));
         }
     }
@@ -303,7 +302,8 @@ async fn newest_edit(
             && edit.pdu.sender == event.pdu.sender
             && viewer.may_see(reader, room, &edit).await?
         {
-            return Ok(Some(edit));
+            let (edit, emptied) = one_as_seen(reader, viewer, room, edit).await?;
+            return Ok((!emptied).then_some(edit));
         }
     }
     Ok(None)

@@ -42,8 +42,8 @@ pub use self::{
         RoomRow, StateChange, StateRoot, Status, TxnRow,
     },
     users::{
-        AccountDataKey, AccountDataRow, AccountRow, DeviceRow, GLOBAL, PusherKey, PusherKind,
-        PusherRow, PushersRow, RefreshRow, ReportRow, Reported, TokenRow,
+        AccountDataKey, AccountDataRow, AccountFlags, AccountRow, DeviceRow, GLOBAL, PusherKey,
+        PusherKind, PusherRow, PushersRow, RefreshRow, ReportRow, Reported, TokenRow,
     },
 };
 
@@ -140,6 +140,16 @@ pub mod topic {
     pub const NEWLY_SUBSCRIBED: u8 = 37;
     /// The kind of [`outside_invites`].
     pub const OUTSIDE_INVITES: u8 = 38;
+    /// The kind of [`erased`].
+    pub const ERASED: u8 = 50;
+
+    /// There is a new row in [`super::ERASED`].
+    pub fn erased() -> Topic {
+        Topic {
+            kind: ERASED,
+            id: 0,
+        }
+    }
 
     /// Someone has set a pusher: there is a row of no room in [`super::SUBSCRIBED`].
     pub fn newly_subscribed() -> Topic {
@@ -303,6 +313,8 @@ pub const ALIASES: Map<String, AliasRow> = Map::new(Keyspace::Index, 27, "aliase
 pub const ROOM_ALIASES: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 28, "room_aliases");
 /// Rooms that the directory lists. 10 bytes a row.
 pub const PUBLIC_ROOMS: Map<RoomSid, ()> = Map::new(Keyspace::Index, 29, "public_rooms");
+/// The room in which the server speaks to a user (owner: flows). 8 bytes.
+pub const NOTICE_ROOMS: Map<UserSid, RoomSid> = Map::new(Keyspace::Index, 49, "notice_rooms");
 /// Events that something relates to, or did before it was redacted, by their ids: a page of events asks here once which of
 /// its relations are worth reading. 60 bytes a row.
 pub const RELATED: Map<(RoomSid, String), ()> = Map::new(Keyspace::Index, 32, "related");
@@ -343,6 +355,8 @@ pub const EVENT_TIMES: Map<(RoomSid, u64, RoomOrder), EventSid> =
 
 /// A local account. 200 bytes a row.
 pub const ACCOUNTS: Map<UserSid, AccountRow> = Map::new(Keyspace::Index, 64, "accounts");
+/// Users who ended their account and wanted what they had said erased, and when that was. 8 bytes.
+pub const ERASED: Map<UserSid, Position> = Map::new(Keyspace::Index, 48, "erased");
 /// A user's devices. 100 bytes a row.
 pub const DEVICES: Map<(UserSid, String), DeviceRow> = Map::new(Keyspace::Index, 65, "devices");
 /// Access tokens by their SHA-256. 120 bytes a row.

@@ -232,6 +232,17 @@ pub enum Membership {
 }
 
 impl Membership {
+    /// The word of the spec.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Join => "join",
+            Self::Invite => "invite",
+            Self::Knock => "knock",
+            Self::Leave => "leave",
+            Self::Ban => "ban",
+        }
+    }
+
     /// All of them, in key order.
     pub const ALL: [Membership; 5] = [
         Self::Join,

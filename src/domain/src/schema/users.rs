@@ -1,7 +1,8 @@
 //! Row types of accounts.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use vatra_store::{Position, impl_value};
+use vatra_store::{DecodeError, Position, Value, impl_value};
 
 use super::{RoomSid, UserSid};
 
@@ -16,8 +17,63 @@ pub struct AccountRow {
     pub deactivated: bool,
     /// When it was made, in milliseconds since the Unix epoch.
     pub created: u64,
+    /// What only some accounts are.
+    #[serde(skip)]
+    pub flags: AccountFlags,
 }
-impl_value!(AccountRow);
+
+/// What a row of an account says at its end, if there is anything to say: older rows have none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AccountFlags {
+    /// An admin keeps its user out, who keeps their sessions.
+    pub locked: bool,
+    /// An admin lets its user read, and hardly write.
+    pub suspended: bool,
+}
+
+impl AccountFlags {
+    const LOCKED: u8 = 1;
+    const SUSPENDED: u8 = 2;
+
+    fn bits(self) -> u8 {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        bit(self.locked, Self::LOCKED) | bit(self.suspended, Self::SUSPENDED)
+    }
+
+    fn of_bits(bits: u8) -> Self {
+        Self {
+            locked: bits & Self::LOCKED != 0,
+            suspended: bits & Self::SUSPENDED != 0,
+        }
+    }
+}
+
+/// The row without its flags.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+struct AccountHead(AccountRow);
+impl_value!(AccountHead);
+
+impl Value for AccountRow {
+    fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = AccountHead(self.clone()).to_bytes();
+        if self.flags != AccountFlags::default() {
+            bytes.push(self.flags.bits());
+        }
+        bytes
+    }
+
+    fn from_bytes(bytes: Bytes) -> Result<Self, DecodeError> {
+        // A head is as long as it says: no row is both a head and a head with flags.
+        let whole = AccountHead::from_bytes(bytes.clone());
+        if let (Err(_), Some((flags, head))) = (&whole, bytes.split_last()) {
+            let AccountHead(mut row) = AccountHead::from_bytes(Bytes::copy_from_slice(head))?;
+            row.flags = AccountFlags::of_bits(*flags);
+            return Ok(row);
+        }
+        whole.map(|AccountHead(row)| row)
+    }
+}
 
 /// What is reported.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -155,3 +211,31 @@ pub type AccountDataKey = (UserSid, RoomSid, String);
 
 /// The room of account data that belongs to no room.
 pub const GLOBAL: RoomSid = RoomSid(0);
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn an_account_is_read_as_it_was_written_with_flags_and_from_before_there_were_any() {
+        let mut row = AccountRow {
+            password: Some("hash".to_owned()),
+            admin: true,
+            deactivated: false,
+            created: 1_700_000_000_000,
+            flags: AccountFlags::default(),
+        };
+        let plain = AccountHead(row.clone()).to_bytes();
+        assert_eq!(row.to_bytes(), plain);
+        assert_eq!(AccountRow::from_bytes(plain.clone().into()).unwrap(), row);
+        for bits in 1..=3 {
+            row.flags = AccountFlags::of_bits(bits);
+            assert_eq!(AccountRow::from_bytes(row.to_bytes().into()).unwrap(), row);
+        }
+        for length in 0..plain.len() {
+            let cut = Bytes::copy_from_slice(plain.get(..length).unwrap());
+            assert!(AccountRow::from_bytes(cut).is_err());
+        }
+    }
+}

@@ -4,6 +4,7 @@
 //! - `lazy`: which members a device that loads them lazily has been sent.
 //! - `token`: what `since`, `next_batch` and `prev_batch` are.
 //! - `room`, `sections`: the providers; each is given a reader, `(since, upto]` and the filter, and says what is new.
+//! - `old`: what clients of before /sync ask, answered by the same providers.
 //! - `response`: the answer as it goes over the wire.
 //!
 //! Sync writes nothing. Everything in one answer comes from one view of the store. An idle poll compares integers: which
@@ -12,6 +13,7 @@
 //! To show something new in /sync: write a provider here, and wake `topic::room` or `topic::user` in the batch that changes it.
 
 mod lazy;
+pub mod old;
 mod request;
 mod response;
 mod room;

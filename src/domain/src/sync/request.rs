@@ -29,6 +29,8 @@ pub struct SyncRequest {
     pub full_state: bool,
     /// What the client wants to see.
     pub filter: FilterDefinition,
+    /// Events name their room, as they do everywhere but in /sync.
+    pub room_ids: bool,
     /// Where it wants the state.
     pub state: StateField,
 }

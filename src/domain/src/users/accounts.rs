@@ -7,7 +7,7 @@ use super::{Users, UsersError, ValidatedEmail};
 use crate::{
     appservice::Service,
     e2ee, random,
-    schema::{self, AccountRow, UserSid},
+    schema::{self, AccountFlags, AccountRow, UserSid},
 };
 
 /// An account to make.
@@ -87,6 +87,7 @@ impl Users {
             admin: new.admin,
             deactivated: false,
             created: self.now(),
+            flags: AccountFlags::default(),
         };
         let mut batch = Batch::new();
         batch.assert_absent(&schema::TAKEN_NAMES, &name);
@@ -167,7 +168,13 @@ impl Users {
 
     /// Ends an account: no password, no devices, no tokens, no keys, no profile, no account data, no e-mail addresses. The name stays taken. Leaving the
     /// user's rooms is the caller's flow.
-    pub async fn deactivate(&self, user: UserSid) -> Result<(), UsersError> {
+    ///
+    /// With `erase` nobody is shown any more what the user has said who could not see it before; see `rooms/erased`. An account that was ended
+    /// without can be ended again with it.
+    pub async fn deactivate(&self, user: UserSid, erase: bool) -> Result<(), UsersError> {
+        if erase {
+            self.erase(user).await?;
+        }
         self.change_account(user, |row| {
             row.deactivated = true;
             row.password = None;
@@ -187,8 +194,20 @@ impl Users {
         Ok(())
     }
 
+    /// The first time counts.
+    async fn erase(&self, user: UserSid) -> Result<(), UsersError> {
+        let mut batch = Batch::new();
+        batch.assert_absent(&schema::ERASED, &user);
+        batch.put_at_position(&schema::ERASED, move |position| (user, position));
+        batch.wake(schema::topic::erased());
+        match self.inner.store.write(batch).await {
+            Ok(_) | Err(CommitError::AssertFailed) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Changes the row as it stands; whoever comes between makes it try again.
-    async fn change_account(
+    pub(super) async fn change_account(
         &self,
         user: UserSid,
         change: impl Fn(&mut AccountRow),

@@ -271,6 +271,7 @@ mod tests {
             device: Some(session.device),
             service: None,
             admin: false,
+            suspended: false,
         };
         let asked = serde_json::from_value(asked).unwrap();
         users

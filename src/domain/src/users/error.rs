@@ -27,6 +27,18 @@ pub enum UsersError {
     /// The account is deactivated.
     #[error("this account has been deactivated")]
     Deactivated,
+    /// The account is locked.
+    #[error("this account has been locked")]
+    Locked,
+    /// The account is suspended, and this is not among what its user may do.
+    #[error("you cannot do this while your account is suspended")]
+    Suspended,
+    /// Who asks is no admin, or asks for what admins may not do to each other.
+    #[error("{0}")]
+    NotForYou(&'static str),
+    /// A user of another server.
+    #[error("that user is not of this server")]
+    Elsewhere,
     /// No such account, device, filter or piece of data.
     #[error("not found")]
     NotFound,
@@ -113,6 +125,9 @@ pub enum AuthFailure {
     /// An application service names a device that the user does not have.
     #[error("the user has no such device")]
     UnknownDevice,
+    /// The account is locked; the token stays.
+    #[error("this account has been locked")]
+    Locked,
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),

@@ -2,7 +2,9 @@
 //!
 //! - `accounts`: register, deactivate; `passwords`: argon2id on the blocking pool
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
+//! - `moderation`: accounts that an admin has locked or suspended
 //! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties; `login_tokens`: tokens for one login
+//! - `invite_permission`: whether a user takes invites
 //! - `emails`: addresses of accounts; `validation`: how someone shows that an address is theirs
 //! - `pushers`: what notifies a user; they go with the device that set them
 //! - [`services`]: callers that are application services, and their users' accounts
@@ -18,7 +20,9 @@ mod devices;
 pub mod emails;
 mod error;
 mod filters;
+mod invite_permission;
 pub mod login_tokens;
+pub mod moderation;
 pub mod openid;
 mod passwords;
 pub mod profile;
@@ -65,6 +69,8 @@ pub struct Requester {
     pub device: Option<OwnedDeviceId>,
     /// May use the admin API.
     pub admin: bool,
+    /// May read, and hardly write.
+    pub suspended: bool,
     /// The application service that acts as this user, if it is not the user themselves.
     pub service: Option<Arc<Service>>,
 }
@@ -119,6 +125,7 @@ struct Inner {
 struct Known {
     row: TokenRow,
     requester: Requester,
+    locked: bool,
 }
 
 impl Users {

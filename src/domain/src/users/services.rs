@@ -65,6 +65,9 @@ impl Users {
         if account.deactivated {
             return Err(AuthFailure::Deactivated);
         }
+        if account.flags.locked {
+            return Err(AuthFailure::Locked);
+        }
         if let Some(device) = &masquerade.device {
             let key = (sid, device.clone());
             if !view.contains(&schema::DEVICES, &key).await? {
@@ -75,6 +78,7 @@ impl Users {
             user,
             sid,
             device: masquerade.device.map(OwnedDeviceId::from),
+            suspended: account.flags.suspended,
             // A token in a bridge's file is no key to the whole server.
             admin: false,
             service: Some(service.clone()),

@@ -62,7 +62,23 @@ impl Login {
 
 impl Users {
     /// Who a token stands for. From memory after the first time.
+    ///
+    /// # Errors
+    /// [`AuthFailure::Locked`] if the account is locked.
     pub async fn authenticate(&self, token: &str) -> Result<Requester, AuthFailure> {
+        let known = self.known(token).await?;
+        if known.locked {
+            return Err(AuthFailure::Locked);
+        }
+        Ok(known.requester.clone())
+    }
+
+    /// The same for what a user may do though the account is locked: log out.
+    pub async fn authenticate_even_locked(&self, token: &str) -> Result<Requester, AuthFailure> {
+        Ok(self.known(token).await?.requester.clone())
+    }
+
+    async fn known(&self, token: &str) -> Result<Arc<Known>, AuthFailure> {
         let hash = hash(token);
         let known = match self.inner.tokens.get(&hash) {
             Some(known) => known,
@@ -75,7 +91,7 @@ impl Users {
         {
             return Err(AuthFailure::Expired);
         }
-        Ok(known.requester.clone())
+        Ok(known)
     }
 
     /// A token's first use in this process: from now on the one it replaced is void.
@@ -114,8 +130,13 @@ impl Users {
             device: Some(OwnedDeviceId::from(row.device.clone())),
             admin: account.admin,
             service: None,
+            suspended: account.flags.suspended,
         };
-        let known = Arc::new(Known { row, requester });
+        let known = Arc::new(Known {
+            row,
+            requester,
+            locked: account.flags.locked,
+        });
         if self.inner.removals.load(Ordering::Acquire) == removals {
             self.inner.tokens.insert(hash, Arc::clone(&known));
         }
@@ -123,6 +144,9 @@ impl Users {
     }
 
     /// Logs a user in: a device, a token, maybe a refresh token. The device's earlier tokens end.
+    ///
+    /// # Errors
+    /// [`UsersError::Locked`], and what [`Login::check`] says.
     pub async fn login(
         &self,
         user: OwnedUserId,
@@ -130,6 +154,7 @@ impl Users {
         login: Login,
     ) -> Result<Session, UsersError> {
         login.check()?;
+        self.must_not_be_locked(sid).await?;
         let random = &*self.inner.random;
         let device = login
             .device
@@ -164,6 +189,7 @@ impl Users {
             .get(&schema::REFRESH_TOKENS, &old)
             .await?
             .ok_or(UsersError::UnknownRefreshToken)?;
+        self.must_not_be_locked(row.user).await?;
         let user = self
             .inner
             .ids

@@ -54,6 +54,7 @@ impl Config {
         turn(&self.turn)?;
         support(&self.support)?;
         self.check_appservices()?;
+        self.check_server_notices()?;
         if !create_room::is_known(&self.rooms.default_version) {
             return refuse(
                 "rooms.default_version",
@@ -111,6 +112,27 @@ impl Config {
             Ok(_) => Ok(()),
             Err(text) => refuse("appservices.files", text),
         }
+    }
+
+    fn check_server_notices(&self) -> Checked {
+        let localpart = &self.server_notices.localpart;
+        let allowed = |byte: u8| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._=-/+".contains(&byte)
+        };
+        let whole = format!("@{localpart}:{}", self.server_name);
+        if !localpart.bytes().all(allowed) || (!localpart.is_empty() && whole.len() > 255) {
+            return refuse(
+                "server_notices.localpart",
+                "write a user name such as server, or leave it empty",
+            );
+        }
+        if self.server_notices.display_name.is_empty() {
+            return refuse(
+                "server_notices.display_name",
+                "write what the account is called, such as Server notices",
+            );
+        }
+        Ok(())
     }
 
     fn check_registration(&self) -> Checked {

@@ -49,6 +49,8 @@ pub struct Config {
     pub smtp: Smtp,
     /// What mail looks like.
     pub email: Email,
+    /// What the server says to its users itself.
+    pub server_notices: ServerNotices,
     /// Figures for operators.
     pub metrics: Metrics,
     /// What is logged.
@@ -252,6 +254,16 @@ pub struct Email {
     pub notify_new_accounts: bool,
 }
 
+/// What the server says to its users itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ServerNotices {
+    /// The local part of the account that speaks; empty: there are none.
+    pub localpart: String,
+    /// What it, and the rooms it speaks in, are called.
+    pub display_name: String,
+}
+
 /// Figures for operators.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -335,6 +347,10 @@ impl Default for Config {
                 notification_delay_s: 600,
                 notify_new_accounts: true,
             },
+            server_notices: ServerNotices {
+                localpart: String::new(),
+                display_name: "Server notices".to_owned(),
+            },
             metrics: Metrics {
                 listen: String::new(),
             },
@@ -386,7 +402,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Smtp => smtp, Email => email, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
 
 impl Config {
     /// What runs without a file: for trying it out, on this machine only.

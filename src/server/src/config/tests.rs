@@ -188,6 +188,8 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         ("support", "admin_matrix_id", "\"admin\""),
         ("support", "admin_email", "\"admin\""),
         ("support", "page", "\"example.org\""),
+        ("server_notices", "localpart", "\"The Server\""),
+        ("server_notices", "display_name", "\"\""),
         ("push", "allowed_networks", "[\"10.0.0.0\"]"),
         ("federation", "trusted_ca", "\"/nowhere/ca.pem\""),
         ("metrics", "listen", "\"9009\""),

@@ -2,11 +2,12 @@
 //!
 //! A handler is `async fn(app: App, caller: C, request: R) -> Result<R::OutgoingResponse, Error>`; [`Routes::add`] takes the
 //! paths, the method and the kind of authentication from `R`, so that a route cannot disagree with the spec. The
-//! caller `C` is a `Requester`, an `Option<Requester>`, `()`, or an application service, as the endpoint's authentication has it. An endpoint
+//! caller `C` is a `Requester`, an `Option<Requester>`, `()`, an application service or one of `callers`, as the endpoint's authentication has it. An endpoint
 //! whose body or answer is too large to be held is registered with [`Routes::stream`]. An endpoint of the server-server API is
 //! registered with [`Routes::signed`]: its caller is the [`Origin`](super::federation::Origin) that has signed the request, body and all.
 
 mod caller;
+mod callers;
 mod input;
 mod signed;
 
@@ -14,6 +15,7 @@ use std::{collections::HashSet, future::Future};
 
 pub(crate) use self::{
     caller::{ByService, Caller},
+    callers::{EvenLocked, Unsuspended},
     input::{Input, Upload},
 };
 use super::{address::Address, error::Error, observe};

@@ -181,6 +181,7 @@ impl From<AuthFailure> for Error {
                 ErrorCode::from("M_UNKNOWN_DEVICE"),
                 &failure,
             ),
+            AuthFailure::Locked => UsersError::Locked.into(),
             AuthFailure::Store(error) => Self::internal(error),
         }
     }
@@ -189,6 +190,13 @@ impl From<AuthFailure> for Error {
 impl From<UsersError> for Error {
     fn from(error: UsersError) -> Self {
         let (status, code) = match &error {
+            UsersError::Locked => {
+                return Self::new(StatusCode::UNAUTHORIZED, ErrorCode::UserLocked, error)
+                    .with("soft_logout", json!(true));
+            }
+            UsersError::Suspended => (StatusCode::FORBIDDEN, ErrorCode::UserSuspended),
+            UsersError::NotForYou(_) => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            UsersError::Elsewhere => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
             UsersError::NameTaken => (StatusCode::BAD_REQUEST, ErrorCode::UserInUse),
             UsersError::Exclusive(_) => (StatusCode::BAD_REQUEST, ErrorCode::Exclusive),
             UsersError::BadName => (StatusCode::BAD_REQUEST, ErrorCode::InvalidUsername),
@@ -323,6 +331,11 @@ impl From<FlowError> for Error {
             FlowError::Exclusive(_) => (StatusCode::BAD_REQUEST, ErrorCode::Exclusive),
             FlowError::AliasTaken => (StatusCode::BAD_REQUEST, ErrorCode::RoomInUse),
             FlowError::UnknownAlias => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
+            FlowError::ServerNotices => (
+                StatusCode::FORBIDDEN,
+                ErrorCode::CannotLeaveServerNoticeRoom,
+            ),
+            FlowError::InviteBlocked => (StatusCode::FORBIDDEN, ErrorCode::InviteBlocked),
             FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),
         };
         Self::new(status, code, error)
@@ -373,6 +386,7 @@ impl From<FederationError> for Error {
         let (status, code) = match &error {
             FederationError::Unknown(_) => (StatusCode::NOT_FOUND, ErrorCode::NotFound),
             FederationError::Forbidden(_) => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            FederationError::InviteBlocked => (StatusCode::FORBIDDEN, ErrorCode::InviteBlocked),
             FederationError::InvalidParam(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
             FederationError::IncompatibleVersion(version) => {
                 let (status, version) = (StatusCode::BAD_REQUEST, json!(version));

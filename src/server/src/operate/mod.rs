@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use vatra_domain::{
     audit::Problem,
     flows::leave::leave_all,
-    users::{NewAccount, Requester},
+    users::{NewAccount, Requester, moderation::Measure},
 };
 
 use crate::{config::Config, server, wiring::App};
@@ -44,6 +44,8 @@ pub enum Command {
     Deactivate {
         /// Local part or user id.
         name: String,
+        /// What the user has said is not shown to those who come later.
+        erase: bool,
     },
     /// Gives or takes the right to use the admin API.
     SetAdmin {
@@ -51,6 +53,15 @@ pub enum Command {
         name: String,
         /// Whether to give it.
         admin: bool,
+    },
+    /// Takes a measure against an account, or takes it back.
+    Moderate {
+        /// Local part or user id.
+        name: String,
+        /// Which.
+        measure: Measure,
+        /// Whether to take it.
+        on: bool,
     },
     /// Copies everything to a new folder.
     Backup {
@@ -116,12 +127,12 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
                 user.user
             )])
         }
-        Command::Deactivate { name } => {
+        Command::Deactivate { name, erase } => {
             let user = find(app, &name).await?;
             leave_all(users, &app.receiver, &user)
                 .await
                 .map_err(|error| error.to_string())?;
-            users.deactivate(user.sid).await.map_err(told)?;
+            users.deactivate(user.sid, erase).await.map_err(told)?;
             Ok(vec![format!("{} is deactivated", user.user)])
         }
         Command::SetAdmin { name, admin } => {
@@ -133,6 +144,20 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
                 "may no longer use"
             };
             Ok(vec![format!("{} {now} the admin API", user.user)])
+        }
+        Command::Moderate { name, measure, on } => {
+            let user = find_active(app, &name).await?;
+            users
+                .set_measure(user.sid, measure, on)
+                .await
+                .map_err(told)?;
+            let now = match (measure, on) {
+                (Measure::Lock, true) => "is locked",
+                (Measure::Lock, false) => "is not locked",
+                (Measure::Suspend, true) => "is suspended",
+                (Measure::Suspend, false) => "is not suspended",
+            };
+            Ok(vec![format!("{} {now}", user.user)])
         }
         Command::MailTest { address } => test_mail(app, &address).await,
         Command::Backup { folder } => backup::backup(app, &folder).await,
@@ -178,6 +203,7 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
         device: None,
         admin: false,
         service: None,
+        suspended: false,
     })
 }
 

@@ -214,7 +214,7 @@ impl User {
 
     /// A request with the user's token; the path begins after `/_matrix/client/v3`, or is whole.
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let url = match path.starts_with("/_matrix/") {
+        let url = match path.starts_with("/_") {
             true => format!("{}{path}", self.address),
             false => format!("{}/_matrix/client/v3{path}", self.address),
         };

@@ -32,7 +32,7 @@ async fn hears(user: &User, room: &str, message: &str) {
 }
 
 /// Waits until a room is in a section of /sync; gives what it has there.
-async fn has(user: &User, section: &str, room: &str) -> Value {
+pub(crate) async fn has(user: &User, section: &str, room: &str) -> Value {
     until(user, |answer| {
         let found = &answer["rooms"][section][room];
         (!found.is_null()).then(|| found.clone())
@@ -41,7 +41,7 @@ async fn has(user: &User, section: &str, room: &str) -> Value {
 }
 
 /// Waits until someone has a membership in a room, as another one sees it.
-async fn sees(user: &User, room: &str, of: &User, membership: &str) {
+pub(crate) async fn sees(user: &User, room: &str, of: &User, membership: &str) {
     let path = format!(
         "/rooms/{}/state/m.room.member/{}",
         encoded(room),
@@ -61,7 +61,7 @@ fn name(server: &Server) -> &str {
     &server.config().server_name
 }
 
-async fn joins_via(user: &User, room: &str, server: &Server) {
+pub(crate) async fn joins_via(user: &User, room: &str, server: &Server) {
     let path = format!("/join/{}?via={}", encoded(room), encoded(name(server)));
     user.post(&path, json!({})).await;
 }

@@ -322,7 +322,7 @@ async fn a_deactivated_account_has_no_keys_left() {
     world
         .sign_up(&alice, &Keys::new(&alice).upload(), false)
         .await;
-    world.users.deactivate(alice.sid).await.unwrap();
+    world.users.deactivate(alice.sid, false).await.unwrap();
     let shown = world.keys(&bob, &alice).await;
     assert!(shown.devices.is_empty() && shown.master.is_none());
 }

@@ -219,6 +219,7 @@ impl Server {
             device: Some("D".into()),
             admin: false,
             service: None,
+            suspended: false,
         }
     }
 

@@ -143,7 +143,8 @@ impl Providers {
         room: &Arc<Room>,
         window: Window,
     ) -> Result<(Timeline, State), SyncError> {
-        let form = Form::for_filter(&request.filter, self.users.clock().clone());
+        let mut form = Form::for_filter(&request.filter, self.users.clock().clone());
+        form.room_id = request.room_ids;
         let events = serve::events(reader, viewer, room, &window.events, &form).await?;
         let state = Events {
             events: serve::events(reader, viewer, room, &window.state, &form).await?,

@@ -137,13 +137,16 @@ impl Providers {
         Ok(section)
     }
 
-    /// Whether an invite comes from someone whom the user ignores.
+    /// Whether an invite comes from someone whom the user ignores, or the user wants none at all.
     async fn is_unwelcome(
         &self,
         reader: &Reader,
         viewer: &Viewer,
         row: &MembershipRow,
     ) -> Result<bool, SyncError> {
+        if self.users.blocks_invites(viewer.sid).await? {
+            return Ok(true);
+        }
         let ignored = self.users.ignored(viewer.sid).await?;
         if ignored.is_empty() {
             return Ok(false);

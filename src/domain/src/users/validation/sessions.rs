@@ -118,6 +118,9 @@ impl Users {
             if account.deactivated {
                 return Err(UsersError::EmailNotValidated);
             }
+            if account.flags.locked {
+                return Err(UsersError::Locked);
+            }
             let mut batch = Batch::new();
             email.use_up(&mut batch);
             batch.assert_equals(&schema::EMAIL_OWNERS, &address, &owner);

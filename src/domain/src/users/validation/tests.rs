@@ -379,7 +379,7 @@ async fn an_account_that_ends_lets_its_addresses_go() {
         .validate(EmailPurpose::Password, "alice@example.org")
         .await;
     let more = world.validate(EmailPurpose::Add, "more@example.org").await;
-    world.users.deactivate(alice).await.unwrap();
+    world.users.deactivate(alice, false).await.unwrap();
     assert_eq!(world.users.emails(alice).await.unwrap(), []);
     assert_eq!(
         world.users.email_owner("alice@example.org").await.unwrap(),

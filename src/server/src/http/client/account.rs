@@ -282,16 +282,11 @@ pub(super) async fn deactivate(
 ) -> Result<deactivate::Response, Error> {
     let caller = caller.ok_or_else(Error::missing_token)?;
     no_service(&caller)?;
-    if request.erase {
-        return Err(Error::invalid_param(
-            "this server cannot erase an account's messages yet: leave out erase",
-        ));
-    }
-    Operation::by_password("deactivate", &(), &caller)
+    Operation::by_password("deactivate", &request.erase, &caller)
         .check(&app, request.auth.as_ref())
         .await?;
     leave_all(&app.users, &app.receiver, &caller).await?;
-    app.users.deactivate(caller.sid).await?;
+    app.users.deactivate(caller.sid, request.erase).await?;
     Ok(deactivate::Response {
         id_server_unbind_result: ThirdPartyIdRemovalStatus::NoSupport,
     })

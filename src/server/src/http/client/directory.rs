@@ -36,14 +36,17 @@ use vatra_domain::{
 };
 
 use super::{
-    super::{endpoint::Input, error::Error},
+    super::{
+        endpoint::{Input, Unsuspended},
+        error::Error,
+    },
     rooms::Seen,
 };
 use crate::wiring::App;
 
 pub(super) async fn create(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: create_alias::Request,
 ) -> Result<create_alias::Response, Error> {
     let services = app.users.services();
@@ -72,7 +75,7 @@ pub(super) async fn get(
 
 pub(super) async fn delete(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: delete_alias::Request,
 ) -> Result<delete_alias::Response, Error> {
     directory::remove_alias(
@@ -113,7 +116,7 @@ pub(super) async fn visibility(
 
 pub(super) async fn set_visibility(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: set_room_visibility::Request,
 ) -> Result<set_room_visibility::Response, Error> {
     let room = known(&app, &request.room_id).await?;

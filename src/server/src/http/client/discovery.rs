@@ -107,11 +107,11 @@ pub(super) async fn well_known_support(
 }
 
 /// Written by hand: ruma leaves out what is as the spec's default, and clients look for it.
-pub(super) async fn capabilities(app: App, _: Requester, _: Input) -> Result<Response, Error> {
+pub(super) async fn capabilities(app: App, caller: Requester, _: Input) -> Result<Response, Error> {
     let available: BTreeMap<_, _> = (1..=12)
         .map(|version: u8| (version.to_string(), "stable"))
         .collect();
-    let capabilities = json!({
+    let mut capabilities = json!({
         "m.change_password": { "enabled": true },
         "m.set_displayname": { "enabled": true },
         "m.set_avatar_url": { "enabled": true },
@@ -123,5 +123,9 @@ pub(super) async fn capabilities(app: App, _: Requester, _: Input) -> Result<Res
             "available": available,
         },
     });
+    if let (true, Some(all)) = (caller.admin, capabilities.as_object_mut()) {
+        let can = json!({ "suspend": true, "lock": true });
+        all.insert("m.account_moderation".to_owned(), can);
+    }
     Ok(Json(json!({ "capabilities": capabilities })).into_response())
 }

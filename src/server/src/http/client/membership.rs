@@ -29,7 +29,10 @@ use vatra_domain::{
 };
 
 use super::{
-    super::{endpoint::Input, error::Error},
+    super::{
+        endpoint::{Input, Unsuspended},
+        error::Error,
+    },
     rooms::Seen,
 };
 use crate::wiring::App;
@@ -44,7 +47,11 @@ struct Reason {
 }
 
 /// `POST /join/{room or alias}` and `POST /rooms/{room}/join`.
-pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn join(
+    app: App,
+    Unsuspended(caller): Unsuspended,
+    input: Input,
+) -> Result<Response, Error> {
     app.rates.join(&caller)?;
     let (room, via, body) = named(&app, &input).await?;
     if body.third_party_signed.is_some() {
@@ -63,7 +70,11 @@ pub(super) async fn join(app: App, caller: Requester, input: Input) -> Result<Re
     Ok(Json(json!({ "room_id": room })).into_response())
 }
 
-pub(super) async fn knock(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn knock(
+    app: App,
+    Unsuspended(caller): Unsuspended,
+    input: Input,
+) -> Result<Response, Error> {
     app.rates.join(&caller)?;
     let (room, via, body) = named(&app, &input).await?;
     let reason = body.reason.as_deref();
@@ -93,7 +104,11 @@ async fn named(
 }
 
 /// Read by hand: an invite names a user or, which is not there yet, an e-mail address.
-pub(super) async fn invite(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+pub(super) async fn invite(
+    app: App,
+    Unsuspended(caller): Unsuspended,
+    input: Input,
+) -> Result<Response, Error> {
     #[derive(Deserialize)]
     struct Body {
         user_id: Option<ruma::OwnedUserId>,
@@ -147,7 +162,7 @@ pub(super) async fn forget(
 
 pub(super) async fn kick(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: kick_user::Request,
 ) -> Result<kick_user::Response, Error> {
     let reason = request.reason.as_deref();
@@ -163,7 +178,7 @@ pub(super) async fn kick(
 
 pub(super) async fn ban(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: ban_user::Request,
 ) -> Result<ban_user::Response, Error> {
     let reason = request.reason.as_deref();
@@ -179,7 +194,7 @@ pub(super) async fn ban(
 
 pub(super) async fn unban(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: unban_user::Request,
 ) -> Result<unban_user::Response, Error> {
     let reason = request.reason.as_deref();

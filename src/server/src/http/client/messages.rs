@@ -8,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use ruma::{
-    OwnedUserId,
+    OwnedUserId, UInt,
     api::client::filter::{LazyLoadOptions, RoomEventFilter},
     events::{StateEventType, TimelineEventType},
 };
@@ -45,7 +45,7 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
         _ => return Err(Error::invalid_param("dir is b or f")),
     };
     let filter = read_filter(&input)?;
-    let limit = read_limit(&input, &filter)?;
+    let limit = read_limit(&input, filter.limit)?;
     let newest = seen
         .reader
         .order_at(seen.room.sid, seen.until())
@@ -102,6 +102,23 @@ struct Messages {
     end: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     state: Vec<Box<RawValue>>,
+}
+
+/// The newest events that someone may see, newest first, and where to read on backwards.
+pub(super) async fn newest(
+    app: &App,
+    caller: &Requester,
+    seen: &Seen,
+    limit: usize,
+) -> Result<(Vec<Arc<Event>>, Option<OrderToken>), Error> {
+    let ignored = app.users.ignored(caller.sid).await?;
+    let page = Page {
+        seen,
+        filter: &RoomEventFilter::default(),
+        ignored: &ignored,
+        limit,
+    };
+    page.back(OrderToken(seen.end().await?), None).await
 }
 
 /// A page being filled.
@@ -231,7 +248,7 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
     let limit = match input.param("limit").as_deref() {
         // Only the event itself.
         Some("0") => 0,
-        Some(_) => read_limit(&input, &filter)?,
+        Some(_) => read_limit(&input, filter.limit)?,
         None => DEFAULT,
     };
     let newest = seen
@@ -325,13 +342,13 @@ fn read_filter(input: &Input) -> Result<RoomEventFilter, Error> {
     }
 }
 
-fn read_limit(input: &Input, filter: &RoomEventFilter) -> Result<usize, Error> {
+pub(super) fn read_limit(input: &Input, in_filter: Option<UInt>) -> Result<usize, Error> {
     let asked = match input.param("limit") {
         Some(text) => Some(
             text.parse::<usize>()
                 .map_err(|_| Error::invalid_param("limit is a number"))?,
         ),
-        None => filter.limit.and_then(|limit| usize::try_from(limit).ok()),
+        None => in_filter.and_then(|limit| usize::try_from(limit).ok()),
     };
     Ok(asked.unwrap_or(DEFAULT).clamp(1, MOST))
 }

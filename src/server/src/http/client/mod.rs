@@ -3,6 +3,7 @@
 
 mod account;
 mod account_data;
+mod admin;
 mod appservices;
 mod backup;
 mod dehydrated;
@@ -18,6 +19,7 @@ mod media;
 mod membership;
 mod messages;
 mod networks;
+mod old_sync;
 mod openid;
 mod people;
 mod profile;
@@ -25,6 +27,7 @@ mod push;
 mod push_rules;
 mod relations;
 mod rooms;
+mod server_notices;
 mod session;
 mod spaces;
 mod sync;
@@ -95,6 +98,7 @@ pub(crate) fn routes() -> Routes {
         .add(appservices::ping)
         .add(appservices::set_visibility);
     let routes = networks::routes(media::routes(routes));
+    let routes = server_notices::routes(old_sync::routes(admin::routes(routes)));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
     account::shared_secret_routes(unsubscribe_page::routes(routes))
 }

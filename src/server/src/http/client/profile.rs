@@ -11,7 +11,10 @@ use vatra_domain::{
     users::{Requester, profile::Profile},
 };
 
-use super::super::{endpoint::Input, error::Error};
+use super::super::{
+    endpoint::{Input, Unsuspended},
+    error::Error,
+};
 use crate::wiring::App;
 
 pub(super) async fn get(app: App, (): (), input: Input) -> Result<Response, Error> {
@@ -35,7 +38,7 @@ pub(super) async fn get_field(app: App, (): (), input: Input) -> Result<Response
 
 pub(super) async fn set_field(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     input: Input,
 ) -> Result<Response, Error> {
     let mut body: serde_json::Map<String, Value> = input.read()?;
@@ -48,7 +51,7 @@ pub(super) async fn set_field(
 
 pub(super) async fn delete_field(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     input: Input,
 ) -> Result<Response, Error> {
     set(&app, &caller, &input, input.arg(1), None).await

@@ -22,7 +22,11 @@ use std::sync::Arc;
 use vatra_domain::{
     event::{build::Draft, client::client_json, relation::Relation},
     flows::{
-        content, create_room::create_room, directory::check_canonical, member_state,
+        content,
+        create_room::create_room,
+        directory::check_canonical,
+        member_state,
+        suspended::{may_send, may_set_state},
         upgrade as flow,
     },
     rooms::{
@@ -34,7 +38,10 @@ use vatra_domain::{
     users::Requester,
 };
 
-use super::super::{endpoint::Input, error::Error};
+use super::super::{
+    endpoint::{Input, Unsuspended},
+    error::Error,
+};
 use crate::wiring::App;
 
 /// How many users a new room can have invited at once.
@@ -42,7 +49,7 @@ const MAX_INVITES: usize = 100;
 
 pub(super) async fn create(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: create_room_request::Request,
 ) -> Result<create_room_request::Response, Error> {
     app.rates.join(&caller)?;
@@ -58,7 +65,7 @@ pub(super) async fn create(
 
 pub(super) async fn upgrade(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: upgrade_room::Request,
 ) -> Result<upgrade_room::Response, Error> {
     app.rates.join(&caller)?;
@@ -86,6 +93,7 @@ pub(super) async fn send(app: App, caller: Requester, input: Input) -> Result<Re
         content,
         redacts,
     };
+    may_send(&app.rooms, &caller, room, draft.redacts.as_deref()).await?;
     let endpoint = format!("send/{room}/{kind}");
     let id = send_once(&app, &caller, room, draft, (&endpoint, txn), sent).await?;
     Ok(Json(json!({ "event_id": id })).into_response())
@@ -107,6 +115,8 @@ pub(super) async fn redact(
         content: content(reason)?,
         redacts: Some(request.event_id.clone()),
     };
+    let target = Some(&*request.event_id);
+    may_send(&app.rooms, &caller, &request.room_id, target).await?;
     let endpoint = format!("redact/{}/{}", request.room_id, request.event_id);
     let event_id = send_once(
         &app,
@@ -209,6 +219,7 @@ pub(super) async fn set_state(
     let (kind, key) = (input.arg(1), input.arg(2));
     let sent = dated(&caller, &input)?;
     let content: CanonicalJsonObject = input.read()?;
+    may_set_state(&caller, kind, key, &content)?;
     if kind == "m.room.canonical_alias" && key.is_empty() {
         check_canonical(&app.rooms, room, &content).await?;
     }

@@ -26,7 +26,7 @@ use vatra_domain::{
 
 use super::super::{
     address::Address,
-    endpoint::{ByService, Input},
+    endpoint::{ByService, EvenLocked, Input},
     error::Error,
     uiaa::{Operation, no_service, own_device},
 };
@@ -243,7 +243,7 @@ pub(super) async fn refresh(
 
 pub(super) async fn logout(
     app: App,
-    caller: Requester,
+    EvenLocked(caller): EvenLocked,
     _: logout::v3::Request,
 ) -> Result<logout::v3::Response, Error> {
     let device = own_device(&caller)?;
@@ -253,7 +253,7 @@ pub(super) async fn logout(
 
 pub(super) async fn logout_all(
     app: App,
-    caller: Requester,
+    EvenLocked(caller): EvenLocked,
     _: logout_all::v3::Request,
 ) -> Result<logout_all::v3::Response, Error> {
     app.users.logout_all(caller.sid, None).await?;

@@ -83,5 +83,6 @@ async fn read(app: &App, caller: &Requester, input: &Input) -> Result<SyncReques
         full_state: on("full_state"),
         filter,
         state,
+        room_ids: false,
     })
 }

@@ -28,7 +28,7 @@ pub(crate) trait Caller<A: AuthScheme>: Sized + Send {
 }
 
 /// Whom the query of an application service names. <https://spec.matrix.org/v1.19/application-service-api/#identity-assertion>
-fn masquerade(query: &str) -> Masquerade {
+pub(super) fn masquerade(query: &str) -> Masquerade {
     let first = |name| params(query, name).next();
     let unstable = || first("org.matrix.msc3202.device_id");
     Masquerade {

@@ -149,7 +149,7 @@ async fn letters_outlive_a_session_and_end_with_address_account_and_link() {
     assert_eq!(format!("{:?}", gone.unwrap_err()), "NotYourEmail");
     mail.address(&bob).await;
     mail.set(&bob, "bob@example.org", json!({})).await.unwrap();
-    users.deactivate(bob.sid).await.unwrap();
+    users.deactivate(bob.sid, false).await.unwrap();
     mail.world.say(&room, &alice, "four").await;
     mail.pass(HOUR).await;
     mail.none();

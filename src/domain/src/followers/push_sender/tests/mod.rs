@@ -253,7 +253,7 @@ async fn a_pusher_goes_with_its_device_and_a_pushkey_with_its_new_user() {
         .unwrap();
     assert!(of(bob.sid).await.is_empty());
     world.push(&bob, "phone").await;
-    world.users.deactivate(bob.sid).await.unwrap();
+    world.users.deactivate(bob.sid, false).await.unwrap();
     let view = world.store.view();
     assert!(
         view.first(&schema::PUSHERS, Range::all(), Direction::Forward)

@@ -229,6 +229,7 @@ impl World {
             device: Some(login.await.unwrap().device),
             service: None,
             admin: false,
+            suspended: false,
         }
     }
 
