@@ -5,7 +5,7 @@ VATRA := $(CARGO_TARGET_DIR)/debug/vatra
 # Name and seconds: what takes longer hangs. The first of them compiles RocksDB, which takes two cores a quarter of an hour.
 STAGE := scripts/stage.sh
 
-.PHONY: run build test check fmt clippy deny unit clients complement-held bench tools
+.PHONY: run build test check fmt clippy deny unit clients complement-held interop partition bench tools
 .NOTPARALLEL:
 
 # A server to try out, on this machine only: http://127.0.0.1:8008, data under ./data.
@@ -42,6 +42,14 @@ clients: build
 complement-held: build complement-tools
 	@scripts/complement.sh "complement's runner" 900 $(MAKE) --no-print-directory complement-unit
 	@scripts/complement.sh complement 1800 $(COMPLEMENT) -check
+
+# A real Synapse in the same rooms. Takes minutes; goes on where it was interrupted.
+interop: build
+	@$(STAGE) interop 5400 tests/interop/run.sh $(VATRA)
+
+# Three servers in network namespaces that are cut and healed. Needs root.
+partition: build
+	@$(STAGE) partition 3600 tests/interop/run.sh $(VATRA) partition
 
 # Our own crates optimised; the dependencies are so already.
 bench: tools

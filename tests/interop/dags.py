@@ -1,0 +1,173 @@
+"""Random rooms told to vatra and to Synapse in the same order: both must come to the same state, and take the same events.
+
+A room is made on a fake server, one person of each real server joins, and then its people quarrel on forks of its history: powers
+given and taken, bans, kicks, joins, invites, rules, topics. Most of it is allowed where it is said, some is not.
+"""
+
+import random
+
+from events import Event
+from fake import FakeServer, Room
+from people import Person, eventually, quote
+
+VERSIONS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
+PEOPLE = 5
+LEVELS = [0, 25, 50, 75]
+
+
+class Quarrel:
+    """A room and what happens in it, by a seed."""
+
+    def __init__(self, fake: FakeServer, seed: int):
+        self.random = random.Random(seed)
+        self.version = VERSIONS[seed % len(VERSIONS)]
+        self.fake, self.room = fake, Room(fake, self.version)
+        # The first is never in danger: the last word is theirs.
+        self.people = [f"@person{number}:{fake.name}" for number in range(PEOPLE)]
+        self.told: list[Event] = []
+
+    def begin(self):
+        """A public room in which half of the people are."""
+        founder = self.people[0]
+        create = {"room_version": str(self.version)} | ({"creator": founder} if self.version < 11 else {})
+        levels = {"users": {self.people[1]: 75, self.people[2]: 50}, "state_default": 50, "events": {"m.room.power_levels": 50}}
+        if self.version < 12:
+            levels["users"][founder] = 100
+        steps = [
+            (founder, "m.room.create", create, ""),
+            (founder, "m.room.member", {"membership": "join"}, founder),
+            (founder, "m.room.power_levels", levels, ""),
+            (founder, "m.room.join_rules", {"join_rule": "public"}, ""),
+            (self.people[1], "m.room.member", {"membership": "join"}, self.people[1]),
+            (self.people[2], "m.room.member", {"membership": "join"}, self.people[2]),
+        ]
+        view, last = {}, []
+        for sender, kind, content, key in steps:
+            event = self.room.make(sender, kind, content, last, view, key)
+            view, last = self.room.after(event), [event]
+        self.fake.rooms[self.room.id] = self.room
+
+    def level(self, view: dict, user: str) -> int:
+        if self.version >= 12 and user == self.people[0]:
+            return 1000
+        return view[("m.room.power_levels", "")].content["users"].get(user, 0)
+
+    def membership(self, view: dict, user: str) -> str:
+        member = view.get(("m.room.member", user))
+        return member.content["membership"] if member else "leave"
+
+    def act(self, view: dict):
+        """Something that someone might do: (sender, type, content, state key)."""
+        pick = self.random
+        plausible = pick.random() < 0.92
+        joined = [user for user in self.people if self.membership(view, user) == "join"]
+        sender = pick.choice(joined if plausible else self.people)
+        strong = self.level(view, sender) >= 50
+        others = [user for user in self.people[1:] if user != sender]
+        weaker = [user for user in others if self.level(view, user) < self.level(view, sender)]
+        kinds = ["message", "message", "leave"]
+        if strong or not plausible:
+            kinds += ["topic", "levels", "levels", "ban", "ban", "kick", "unban", "rules", "invite"]
+        kind = pick.choice(kinds)
+        target = pick.choice(weaker if plausible and weaker else others)
+        match kind:
+            case "levels":
+                content = {**view[("m.room.power_levels", "")].content}
+                content["users"] = dict(content["users"])
+                most = self.level(view, sender) if plausible else 100
+                content["users"][target] = pick.choice([level for level in LEVELS if level <= most])
+                if pick.random() < 0.3 and self.level(view, sender) >= 75:
+                    content["ban"] = pick.choice([25, 50, 75])
+                return sender, "m.room.power_levels", content, ""
+            case "ban" | "kick" | "unban" | "invite":
+                membership = {"ban": "ban", "invite": "invite"}.get(kind, "leave")
+                return sender, "m.room.member", {"membership": membership}, target
+            case "rules":
+                return sender, "m.room.join_rules", {"join_rule": pick.choice(["public", "invite"])}, ""
+            case "topic":
+                return sender, "m.room.topic", {"topic": f"topic {pick.random()}"}, ""
+            case "leave":
+                outside = [user for user in self.people[1:] if self.membership(view, user) != "join"]
+                if outside and pick.random() < 0.7:
+                    user = pick.choice(outside)
+                    return user, "m.room.member", {"membership": "join"}, user
+                if sender != self.people[0]:
+                    return sender, "m.room.member", {"membership": "leave"}, sender
+        return sender, "m.room.message", {"msgtype": "m.text", "body": f"{pick.random()}"}, None
+
+    def quarrel(self, count: int):
+        """Events on forks that meet again."""
+        ends = [self.room.newest()]
+        for _ in range(count):
+            # Fork off something recent, or join some ends.
+            if self.random.random() < 0.4:
+                prev = [self.random.choice((self.told or ends)[-5:])]
+            else:
+                prev = self.random.sample(ends, min(len(ends), self.random.choice([1, 2, 3])))
+            views = [self.room.after(event) for event in prev]
+            self.random.shuffle(views)
+            view = {}
+            for one in views:
+                view |= one
+            sender, kind, content, key = self.act(view)
+            event = self.room.make(sender, kind, content, prev, view, key)
+            self.told.append(event)
+            ends = [end for end in ends if end not in prev] + [event]
+            if len(ends) > 6:
+                self.meet(ends)
+                ends = [self.told[-1]]
+        self.meet(ends)
+
+    def meet(self, ends: list[Event]):
+        """The founder speaks after all ends, with rights that nobody can take away."""
+        founder = self.people[0]
+        events = list(self.room.events.values())
+        first = {("m.room.create", ""): events[0], ("m.room.member", founder): events[1], ("m.room.power_levels", ""): events[2]}
+        view = {}
+        for end in ends:
+            view |= self.room.after(end)
+        body = {"type": "m.room.message", "sender": founder}
+        auth = self.room.auth_of(body, first)
+        content = {"msgtype": "m.text", "body": f"peace {len(self.told)}"}
+        self.told.append(self.room.make(founder, "m.room.message", content, ends, view, auth=auth))
+
+
+def describe(quarrel: Quarrel, ids) -> str:
+    lines = []
+    for number, event in enumerate(quarrel.told):
+        mark = "*" if event.id in ids else " "
+        prev = [next((str(at) for at, other in enumerate(quarrel.told) if other.id == i), "-") for i in quarrel.room.ids(event.prev_events)]
+        lines.append(f"{mark}{number:3} after {','.join(prev):8} {event.sender.split(':')[0]} {event.type} {event.state_key or ''} {event.content}")
+    return "\n".join(lines)
+
+
+def play(fake: FakeServer, people: list[Person], seed: int, count: int = 30) -> str:
+    """One room. What was taken and what was not is compared by what the two people see."""
+    quarrel = Quarrel(fake, seed)
+    quarrel.begin()
+    room = quarrel.room.id
+    for person in people:
+        person.post(f"/join/{quote(room)}", {}, params={"server_name": fake.name, "via": fake.name})
+    # Both are told of each other's join by the fake server, which was asked for both.
+    joins = [event for event in quarrel.room.events.values() if event.sender in {person.id for person in people}]
+    for person in people:
+        fake.tell(person.server.name, joins)
+    quarrel.quarrel(count)
+    last = quarrel.told[-1]
+    orders = quarrel.told
+    for person in people:
+        for at in range(0, len(orders), 20):
+            fake.tell(person.server.name, orders[at : at + 20])
+    ours = {event.id for event in quarrel.told}
+    seen, states = [], []
+    for person in people:
+        eventually(f"{person.server.kind} takes the last event of seed {seed}", lambda: person.event(room, last.id))
+        seen.append({event["event_id"] for event in person.history(room, 500)} & ours)
+        states.append({key: event for key, event in person.whole_state(room).items()})
+    different = {key for key in states[0] | states[1] if states[0].get(key) != states[1].get(key)}
+    if different or seen[0] != seen[1]:
+        names = [person.server.kind for person in people]
+        told = describe(quarrel, seen[0] ^ seen[1])
+        values = [{key: state.get(key) for key in different} for state in states]
+        raise AssertionError(f"version {quarrel.version}, seed {seed}: state {dict(zip(names, values))}\n{told}")
+    return f"version {quarrel.version}, {len(quarrel.told)} events, {len(quarrel.told) - len(seen[0])} refused"
