@@ -6,6 +6,7 @@
 //! - [`address`]: where a request came from, through proxies
 //! - [`federation`]: those of the server-server API
 //! - [`observe`]: one log line a request, and counts
+//! - [`unread`]: says when a connection ends because a body was not read
 //!
 //! Handlers decide nothing: extract, one domain call, reply.
 
@@ -20,6 +21,7 @@ pub(crate) mod health;
 pub mod limits;
 pub(crate) mod observe;
 pub(crate) mod uiaa;
+mod unread;
 
 use axum::{Router, response::IntoResponse};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -48,6 +50,7 @@ pub fn router(app: App) -> Router {
         }))
         .layer(cors())
         .layer(observed)
+        .layer(axum::middleware::from_fn(unread::tell))
         .with_state(app)
 }
 

@@ -10,7 +10,55 @@ both_engines!(
     of_two_who_use_a_login_token_at_once_one_is_let_in,
     sessions_are_shown_to_their_user_and_to_admins,
     rooms_shared_with_another_are_listed,
+    a_refresh_token_that_is_used_up_is_unknown,
+    who_is_answered_before_they_have_said_all_is_told_that_the_connection_ends,
 );
+
+async fn who_is_answered_before_they_have_said_all_is_told_that_the_connection_ends(
+    server: Server,
+) {
+    let alice = server.register("alice").await;
+    let ends = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.unwrap();
+        let end = answer.headers().get("connection");
+        end.is_some_and(|value| value == "close")
+    };
+    let create = |user: Option<&User>| {
+        let path = "/_matrix/client/v3/createRoom";
+        let request = server.request(Method::POST, path);
+        match user {
+            Some(_) => alice.request(Method::POST, "/createRoom"),
+            None => request,
+        }
+    };
+    // Nobody's body is not read.
+    assert!(ends(create(None).body("x".repeat(200_000))).await);
+    assert!(!ends(create(None)).await);
+    assert!(!ends(create(Some(&alice)).body("{}")).await);
+    assert!(!ends(create(Some(&alice)).body("no JSON")).await);
+}
+
+async fn a_refresh_token_that_is_used_up_is_unknown(server: Server) {
+    server.register("alice").await;
+    let body = json!({
+        "type": "m.login.password", "password": PASSWORD, "refresh_token": true,
+        "identifier": { "type": "m.id.user", "user": "alice" },
+    });
+    let login = || server.request(Method::POST, "/_matrix/client/v3/login");
+    let refresh = |token: &Value| {
+        let request = server.request(Method::POST, "/_matrix/client/v3/refresh");
+        request.json(&json!({ "refresh_token": token }))
+    };
+    // Some are asked for while the answer is being decided.
+    for _ in 0..10 {
+        let first = succeeds(login().json(&body)).await;
+        let second = succeeds(refresh(&first["refresh_token"])).await;
+        let whoami = server.request(Method::GET, "/_matrix/client/v3/account/whoami");
+        succeeds(whoami.bearer_auth(second["access_token"].as_str().unwrap())).await;
+        refused(refresh(&first["refresh_token"]), 401, "M_UNKNOWN_TOKEN").await;
+        succeeds(refresh(&second["refresh_token"])).await;
+    }
+}
 
 async fn login_token(user: &User) -> String {
     let ask = |body: Value| {
