@@ -9,14 +9,11 @@ use std::{
     sync::Arc,
 };
 
-use ruma::{EventId, OwnedEventId};
+use ruma::EventId;
 use vatra_store::Direction;
 
 use super::{Event, Reader, Room, RoomError, visible::Viewer};
-use crate::{
-    event::relation::{Relation, THREAD},
-    schema::{RoomOrder, RoomSid},
-};
+use crate::{event::relation::THREAD, schema::RoomOrder};
 
 /// How many replies a page passes at most; a thread's replies that are looked at are as many.
 const SCANNED: usize = 10_000;
@@ -142,36 +139,5 @@ impl Look<'_> {
         };
         let visible = self.viewer.may_see(self.reader, self.room, &event).await?;
         Ok(visible.then_some(event))
-    }
-}
-
-/// How far relations are followed: an edit of an answer to a reply is a few steps away from the thread.
-const STEPS: usize = 5;
-
-impl Reader {
-    /// The thread that an event is in, by itself or by what it relates to (a reaction to a reply is in the reply's thread): the
-    /// root's id, or `None` for the main timeline, where roots stand too. Nothing at all for an event that is not here.
-    /// <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
-    pub async fn thread_around(
-        &self,
-        room: RoomSid,
-        event: &EventId,
-    ) -> Result<Option<Option<OwnedEventId>>, RoomError> {
-        let Some(mut event) = self.event(room, event).await? else {
-            return Ok(None);
-        };
-        for _ in 0..STEPS {
-            let Some(relation) = Relation::of(&event.pdu) else {
-                break;
-            };
-            if relation.rel_type == THREAD {
-                return Ok(Some(Some(relation.event_id)));
-            }
-            match self.event(room, &relation.event_id).await? {
-                Some(target) => event = target,
-                None => break,
-            }
-        }
-        Ok(Some(None))
     }
 }

@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use vatra_domain::{rooms::ephemeral::MAX_STATUS, users::Requester};
+use vatra_domain::{event::relation::Relation, rooms::ephemeral::MAX_STATUS, users::Requester};
 
 use super::{
     super::{endpoint::Input, error::Error},
@@ -85,16 +85,17 @@ async fn thread(
     match thread {
         None => Ok(ReceiptThread::Unthreaded),
         Some("") => wrong("thread_id is empty"),
-        Some("main") => match seen.reader.thread_around(seen.room.sid, event).await? {
-            Some(None) => Ok(ReceiptThread::Main),
-            _ => wrong("the event is not in the main timeline"),
-        },
+        Some("main") => Ok(ReceiptThread::Main),
         Some(root) => {
             let root = OwnedEventId::try_from(root)
                 .map_err(|error| Error::invalid_param(&error.to_string()))?;
-            let known = seen.reader.thread_around(seen.room.sid, event).await?;
-            // The root is read in either.
-            if known.is_some_and(|thread| event == root || thread.as_ref() == Some(&root)) {
+            let known = seen.reader.event(seen.room.sid, event).await?;
+            let relation = known.and_then(|event| Relation::of(&event.pdu));
+            let in_thread = event == root
+                || relation.is_none_or(|relation| {
+                    relation.event_id == root || relation.rel_type != "m.thread"
+                });
+            if in_thread {
                 Ok(ReceiptThread::Thread(root))
             } else {
                 wrong("the event is not in that thread")
