@@ -4,14 +4,13 @@
 
 use std::collections::BTreeMap;
 
-use ruma::UserId;
 use vatra_store::{Batch, Direction, Position, Range};
 
 use super::super::FollowError;
 use crate::{
     appservice::Service,
-    rooms::{Reader, Rooms, membership_of},
-    schema::{self, EventSid, Membership, RoomSid, UserSid},
+    rooms::{Reader, Rooms},
+    schema::{self, Membership, RoomSid, UserSid},
 };
 
 /// How many accounts are read at a time.
@@ -77,24 +76,11 @@ impl<'a> Book<'a> {
 
     /// Enters what a position changed in a room.
     pub(super) async fn turn(&mut self, room: RoomSid, at: Position) -> Result<(), FollowError> {
-        let Some(changes) = self.reader.state_changes(room, at).await? else {
-            return Ok(());
-        };
-        for change in changes {
-            let Some(name) = self.reader.state_key_name(change.key).await? else {
-                continue;
-            };
-            if name.0 != "m.room.member" {
-                continue;
-            }
-            let Ok(user) = <&UserId>::try_from(name.1.as_str()) else {
-                continue;
-            };
-            if !self.service.has_user(user) {
-                continue;
-            }
-            if let Some(sid) = self.reader.user_sid(user).await? {
-                let joined = self.is_join(change.new).await?;
+        for turn in self.reader.member_turns(room, at).await? {
+            if self.service.has_user(&turn.user)
+                && let Some(sid) = self.reader.user_sid(&turn.user).await?
+            {
+                let joined = self.reader.is_join_event(turn.new).await?;
                 self.changed.insert((room, sid), joined);
             }
         }
@@ -134,13 +120,5 @@ impl<'a> Book<'a> {
                 batch.delete(&schema::SERVICE_MEMBERS, &key);
             }
         }
-    }
-
-    async fn is_join(&self, event: Option<EventSid>) -> Result<bool, FollowError> {
-        let Some(event) = event else {
-            return Ok(false);
-        };
-        let event = self.reader.event_by_sid(event).await?;
-        Ok(event.is_some_and(|event| membership_of(&event.pdu) == Some(Membership::Join)))
     }
 }

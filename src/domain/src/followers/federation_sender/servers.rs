@@ -8,7 +8,7 @@ use std::{
 };
 
 use quick_cache::sync::Cache;
-use ruma::{OwnedServerName, ServerName, UserId};
+use ruma::{OwnedServerName, ServerName};
 use serde::Deserialize;
 use vatra_store::{Batch, Direction, Position, Range};
 
@@ -116,25 +116,14 @@ impl Book<'_> {
 
     /// Enters what a position changed in a room.
     pub(super) async fn turn(&mut self, room: RoomSid, at: Position) -> Result<(), FollowError> {
-        let Some(changes) = self.reader.state_changes(room, at).await? else {
-            return Ok(());
-        };
-        for change in changes {
-            let Some(name) = self.reader.state_key_name(change.key).await? else {
-                continue;
-            };
-            if name.0 != "m.room.member" {
+        for turn in self.reader.member_turns(room, at).await? {
+            let server = turn.user.server_name();
+            if server == self.own {
                 continue;
             }
-            let Ok(user) = <&UserId>::try_from(name.1.as_str()) else {
-                continue;
-            };
-            if user.server_name() == self.own {
-                continue;
-            }
-            let old = self.membership(change.old).await?;
-            let new = self.membership(change.new).await?;
-            self.enter(room, user.server_name(), at, old.as_deref(), new.as_deref())
+            let old = self.membership(turn.old).await?;
+            let new = self.membership(turn.new).await?;
+            self.enter(room, server, at, old.as_deref(), new.as_deref())
                 .await?;
         }
         Ok(())

@@ -147,21 +147,14 @@ impl<'a> Round<'a> {
         at: Position,
     ) -> Result<Vec<UserSid>, FollowError> {
         let mut invited = Vec::new();
-        let changes = self.reader.state_changes(row.room, at).await?;
-        for change in changes.into_iter().flatten() {
-            let Some(name) = self.reader.state_key_name(change.key).await? else {
-                continue;
-            };
-            let Ok(user) = <&UserId>::try_from(name.1.as_str()) else {
-                continue;
-            };
-            if name.0 != "m.room.member" || user.server_name() != self.reader.server_name() {
+        for turn in self.reader.member_turns(row.room, at).await? {
+            if turn.user.server_name() != self.reader.server_name() {
                 continue;
             }
-            let Some(user) = self.reader.user_sid(user).await? else {
+            let Some(user) = self.reader.user_sid(&turn.user).await? else {
                 continue;
             };
-            let new = match change.new {
+            let new = match turn.new {
                 Some(sid) => self.reader.event_by_sid(sid).await?,
                 None => None,
             };
@@ -170,7 +163,7 @@ impl<'a> Round<'a> {
                     self.book.enter(row.room, user, true).await?;
                 }
                 Some(Membership::Join) => {}
-                Some(Membership::Invite) if change.new == Some(row.event) => {
+                Some(Membership::Invite) if turn.new == Some(row.event) => {
                     self.book.enter(row.room, user, false).await?;
                     if self.subscribed_before(user, at).await? {
                         invited.push(user);
