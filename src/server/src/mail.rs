@@ -18,7 +18,10 @@ use vatra_domain::{
 };
 use vatra_store::Store;
 
-use crate::{config::Config, outbound::mail::Smtp};
+use crate::{
+    config::{self, Config},
+    outbound::mail::Smtp,
+};
 
 /// The largest template, in bytes.
 const LARGEST_TEMPLATE: u64 = 256 << 10;
@@ -124,7 +127,7 @@ impl Mail {
 /// The built-in templates and those of a folder; an empty path is none.
 fn templates(folder: &Path) -> Result<Templates, String> {
     let mut files = Vec::new();
-    if !folder.as_os_str().is_empty() {
+    if let Some(folder) = config::set(folder) {
         gather(folder, "", &mut files)?;
     }
     Templates::new(files).map_err(|error| error.to_string())

@@ -8,7 +8,7 @@ use vatra_store::Engine;
 use vatra_store_rocksdb::{RocksEngine, Settings};
 
 use crate::{
-    config::Config,
+    config::{Config, set},
     folders, http, listen,
     operate::{control, restore},
     wiring::App,
@@ -87,11 +87,10 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
 
     let mut federation = None;
     if config.federation.enabled {
-        let tls =
-            match optional(&config.federation.tls_cert).zip(optional(&config.federation.tls_key)) {
-                Some((cert, key)) => Some(listen::tls(cert, key).map_err(StartError::new)?),
-                None => None,
-            };
+        let tls = match set(&config.federation.tls_cert).zip(set(&config.federation.tls_key)) {
+            Some((cert, key)) => Some(listen::tls(cert, key).map_err(StartError::new)?),
+            None => None,
+        };
         let listener = bind(config.federation.listen, "federation.listen").await?;
         federation = Some(listener.local_addr().map_err(StartError::new)?);
         listeners.push(tokio::spawn(listen::serve(
@@ -129,10 +128,6 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
         metrics,
         listeners,
     })
-}
-
-fn optional(path: &Path) -> Option<&Path> {
-    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 impl Running {

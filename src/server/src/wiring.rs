@@ -2,7 +2,10 @@
 //!
 //! There is no global: two servers can run in one process.
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod key;
+mod networks;
+
+use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedServerName, ServerName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -10,7 +13,6 @@ use vatra_domain::{
     appservice::line::Asking,
     clock::{SharedClock, SystemClock},
     e2ee::E2ee,
-    event::signer::Signer,
     federation::{Federation, devices::Devices, edus::Edus, transaction::Transactions},
     flows::{
         self,
@@ -19,7 +21,7 @@ use vatra_domain::{
         server_notices::{ServerNotices, Voice},
     },
     followers::{
-        self,
+        self, Follower,
         appservice_sender::{self, AppserviceSender},
         federation_sender::{self, FederationSender},
         key_news::KeyNews,
@@ -30,7 +32,7 @@ use vatra_domain::{
     ids::Ids,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
-    remote::{self, Keys, Remote, Transport},
+    remote::{self, Keys, Remote},
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, receive::Receiver, unread::Unreads},
     schema,
     sync::{Providers, Syncs, Waiters},
@@ -41,12 +43,15 @@ use vatra_domain::{
 };
 use vatra_store::{Engine, Options, Store};
 
+use self::{
+    key::signing_key,
+    networks::{gateways, network, service_line},
+};
 use crate::{
     config::{self, Config, Durability},
     folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
     mail::Mail,
-    outbound,
 };
 
 /// How long background tasks have to finish once the server stops.
@@ -340,6 +345,12 @@ impl App {
         let transactions = Transactions::new(store.clone(), clock.clone(), edus, receive);
         let asking = Asking::new(service_line(&config)?);
         let mut followers = Vec::new();
+        let follow = |follower: Arc<dyn Follower>, all: &mut Vec<_>| {
+            let status = followers::Status::new(follower.name());
+            all.push(status.clone());
+            let (store, stop) = (store.clone(), soft_stop.clone());
+            tasks.spawn(followers::run(follower, store, status, stop));
+        };
         let telling = AppserviceSender::new(appservice_sender::Parts {
             rooms: rooms.clone(),
             ephemeral: ephemeral.clone(),
@@ -350,38 +361,16 @@ impl App {
         });
         tell_services(&telling, &users, &mut followers, &tasks, &soft_stop).await;
         if config.federation.enabled {
-            let status = followers::Status::new("federation_sender");
-            followers.push(status.clone());
-            let follower = Arc::new(sender.clone());
-            tasks.spawn(followers::run(
-                follower,
-                store.clone(),
-                status,
-                soft_stop.clone(),
-            ));
+            follow(Arc::new(sender.clone()), &mut followers);
             tasks.spawn(sender.clone().run());
             tasks.spawn(undo_joins(receiver.clone(), soft_stop.clone()));
             let names = config.federation.share_device_names;
             let key_news = KeyNews::new(e2ee.clone(), rooms.clone(), names);
-            let status = followers::Status::new("key_news");
-            followers.push(status.clone());
-            tasks.spawn(followers::run(
-                Arc::new(key_news.clone()),
-                store.clone(),
-                status,
-                soft_stop.clone(),
-            ));
+            follow(Arc::new(key_news.clone()), &mut followers);
             tasks.spawn(key_news.run(soft_stop.clone()));
         }
         let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
-        let status = followers::Status::new("notices");
-        followers.push(status.clone());
-        tasks.spawn(followers::run(
-            Arc::new(notices.clone()),
-            store.clone(),
-            status,
-            soft_stop.clone(),
-        ));
+        follow(Arc::new(notices.clone()), &mut followers);
         tasks.spawn(notices.clone().run(soft_stop.clone()));
         let mail_sender = mail.as_ref().map(|mail| {
             mail.write_to_the_away(&config, (&notices, &rooms, &users), &tasks, &soft_stop)
@@ -475,17 +464,6 @@ async fn undo_joins(receiver: Receiver, stop: CancellationToken) {
     }
 }
 
-/// The network towards application services.
-fn service_line(config: &Config) -> Result<Arc<outbound::services::Services>, BuildError> {
-    let trusted = &config.federation.trusted_ca;
-    let trusted = Some(trusted.as_path()).filter(|file| !file.as_os_str().is_empty());
-    let line = outbound::services::Services::new(trusted).map_err(|text| {
-        let place = config.origin.of("federation.trusted_ca");
-        BuildError::Network(format!("{place}: {text}"))
-    })?;
-    Ok(Arc::new(line))
-}
-
 /// Starts to tell application services what happens.
 async fn tell_services(
     telling: &AppserviceSender,
@@ -511,50 +489,6 @@ async fn tell_services(
     }
 }
 
-/// The network as the settings say; none if this server does not speak with others.
-fn network(
-    config: &Config,
-    clock: &SharedClock,
-    random: &SharedRandom,
-) -> Result<Arc<dyn Transport>, BuildError> {
-    let settings = &config.federation;
-    if !settings.enabled {
-        return Ok(Arc::new(outbound::Closed));
-    }
-    let allowed = settings.allowed_networks.iter();
-    let policy = outbound::policy::Policy {
-        allow_loopback: settings.allow_loopback,
-        // What is no network was refused when the settings were read.
-        allowed: allowed.filter_map(|network| network.parse().ok()).collect(),
-    };
-    let trusted = Some(settings.trusted_ca.as_path()).filter(|file| !file.as_os_str().is_empty());
-    let dns = Arc::new(outbound::dns::SystemDns::new());
-    let dialer = outbound::dial::Dialer::new(dns, policy, trusted).map_err(|text| {
-        BuildError::Network(format!(
-            "{}: {text}",
-            config.origin.of("federation.trusted_ca")
-        ))
-    })?;
-    Ok(Arc::new(outbound::Outbound::new(
-        dialer,
-        clock.clone(),
-        random.clone(),
-    )))
-}
-
-/// The way to push gateways as the settings say.
-fn gateways(config: &Config) -> Result<outbound::gateway::Gateways, BuildError> {
-    let allowed = config.push.allowed_networks.iter();
-    let policy = outbound::policy::Policy {
-        allow_loopback: config.push.allow_loopback,
-        // What is no network was refused when the settings were read.
-        allowed: allowed.filter_map(|network| network.parse().ok()).collect(),
-    };
-    let dns = Arc::new(outbound::dns::SystemDns::new());
-    let dialer = outbound::dial::Dialer::new(dns, policy, None).map_err(BuildError::Network)?;
-    Ok(outbound::gateway::Gateways::new(dialer))
-}
-
 /// Who speaks for the server; `None` if nobody does.
 fn voice(config: &Config) -> Option<Voice> {
     let settings = &config.server_notices;
@@ -564,59 +498,4 @@ fn voice(config: &Config) -> Option<Voice> {
         version: config.rooms.default_version.clone(),
     };
     (!settings.localpart.is_empty()).then(voice)
-}
-
-/// Reads the signing key, or makes one at the first start (mode 0600).
-async fn signing_key(
-    folder: &Path,
-    server_name: OwnedServerName,
-    random: &dyn vatra_domain::random::Random,
-) -> Result<Signer, BuildError> {
-    let file = folder.join("signing.key");
-    let failed = |reason: String| BuildError::Key {
-        file: file.display().to_string(),
-        reason,
-    };
-    let (version, document) = match tokio::fs::read(&file).await {
-        Ok(bytes) => {
-            let (version, document) = bytes
-                .iter()
-                .position(|byte| *byte == b'\n')
-                .and_then(|at| Some((bytes.get(..at)?.to_vec(), bytes.get(at + 1..)?.to_vec())))
-                .ok_or_else(|| failed("is damaged; restore it from a backup".to_owned()))?;
-            (
-                String::from_utf8(version).map_err(|error| failed(error.to_string()))?,
-                document,
-            )
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let (version, document) = (vatra_domain::random::name(random, 6), Signer::generate());
-            let mut bytes = version.clone().into_bytes();
-            bytes.push(b'\n');
-            bytes.extend_from_slice(&document);
-            write_private(&file, &bytes).map_err(|error| failed(error.to_string()))?;
-            (version, document)
-        }
-        Err(error) => return Err(failed(error.to_string())),
-    };
-    Signer::from_der(server_name, &document, version).map_err(|error| failed(error.to_string()))
-}
-
-/// Writes a file that only its owner can read, durably: a key that was used must not be lost in a power cut.
-fn write_private(file: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    use std::{io::Write, os::unix::fs::OpenOptionsExt};
-    if let Some(folder) = file.parent() {
-        folders::make(folder)?;
-    }
-    let mut opened = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)?;
-    opened.write_all(bytes)?;
-    opened.sync_all()?;
-    if let Some(folder) = file.parent() {
-        std::fs::File::open(folder)?.sync_all()?;
-    }
-    Ok(())
 }

@@ -10,7 +10,7 @@ use ruma::{ServerName, UserId};
 use tracing_subscriber::EnvFilter;
 use vatra_domain::{flows::create_room, users::validation};
 
-use super::{Client, Config, Federation, Support, Turn};
+use super::{Client, Config, Federation, Support, Turn, set};
 use crate::{
     http::address::Proxies,
     listen,
@@ -89,10 +89,10 @@ impl Config {
     }
 
     fn check_folders(&self) -> Checked {
-        if self.data_dir.as_os_str().is_empty() {
+        if set(&self.data_dir).is_none() {
             return refuse("data_dir", "write a folder such as /var/lib/vatra");
         }
-        if self.media_dir.as_os_str().is_empty() {
+        if set(&self.media_dir).is_none() {
             return refuse("media_dir", "write a folder such as /var/lib/vatra/media");
         }
         if self.media_dir.starts_with(self.data_dir.join("store")) {
@@ -186,9 +186,7 @@ impl Config {
             let remedy = "let at least 1 be sent; leave smtp.host empty to send none";
             return refuse("smtp.max_mails_per_hour", remedy);
         }
-        if is_set(&smtp.trusted_ca)
-            && let Err(fault) = dial::authorities(Some(&smtp.trusted_ca))
-        {
+        if let Err(fault) = dial::authorities(set(&smtp.trusted_ca)) {
             let remedy = format!("{fault}: write the path of a readable PEM file");
             return refuse("smtp.trusted_ca", remedy);
         }
@@ -222,21 +220,19 @@ fn client(client: &Client) -> Checked {
 
 fn federation(federation: &Federation) -> Checked {
     let [cert, key] = [&federation.tls_cert, &federation.tls_key].map(|file| file.as_path());
-    if is_set(cert) != is_set(key) {
+    if set(cert).is_some() != set(key).is_some() {
         return refuse(
             "federation.tls_key",
             "set both federation.tls_cert and federation.tls_key, or neither",
         );
     }
-    if is_set(cert)
+    if set(cert).is_some()
         && let Err(fault) = listen::tls(cert, key)
     {
         let remedy = format!("{fault}: write the path of a readable PEM file");
         return refuse(fault.key(), remedy);
     }
-    if is_set(&federation.trusted_ca)
-        && let Err(fault) = dial::authorities(Some(&federation.trusted_ca))
-    {
+    if let Err(fault) = dial::authorities(set(&federation.trusted_ca)) {
         let remedy = format!("{fault}: write the path of a readable PEM file");
         return refuse("federation.trusted_ca", remedy);
     }
@@ -299,10 +295,6 @@ fn support(support: &Support) -> Checked {
         );
     }
     Ok(())
-}
-
-fn is_set(path: &Path) -> bool {
-    !path.as_os_str().is_empty()
 }
 
 /// An address that a browser opens.

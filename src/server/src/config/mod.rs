@@ -8,7 +8,10 @@ pub(crate) mod appservices;
 mod check;
 mod read;
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use ruma::RoomVersionId;
 use serde::{Deserialize, Serialize};
@@ -300,6 +303,11 @@ pub struct Support {
     pub admin_email: String,
     /// A page; empty: none.
     pub page: String,
+}
+
+/// A path, unless it is empty, which stands for none.
+pub(crate) fn set(path: &Path) -> Option<&Path> {
+    (!path.as_os_str().is_empty()).then_some(path)
 }
 
 impl Default for Config {

@@ -11,7 +11,7 @@ use std::{
 use sha2::{Digest, Sha256};
 use vatra_domain::media::LocalBlobs;
 
-use crate::wiring::App;
+use crate::{folders, wiring::App};
 
 const SUMS: &str = "SHA256SUMS";
 pub(super) const KEY: &str = "signing.key";
@@ -138,7 +138,7 @@ fn write_durably(file: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::write(file, bytes)?;
     fs::File::open(file)?.sync_all()?;
     match file.parent() {
-        Some(folder) => fs::File::open(folder)?.sync_all(),
+        Some(folder) => folders::sync(folder),
         None => Ok(()),
     }
 }

@@ -140,8 +140,7 @@ fn header(name: &'static str, value: &str) -> Result<HeaderValue, String> {
 
 fn parameters(settings: &config::Smtp) -> Result<TlsParameters, String> {
     let mut builder = TlsParameters::builder(settings.host.clone());
-    let file = &settings.trusted_ca;
-    if !file.as_os_str().is_empty() {
+    if let Some(file) = config::set(&settings.trusted_ca) {
         let bad =
             |error: &dyn std::fmt::Display| format!("smtp.trusted_ca: {}: {error}", file.display());
         let pem = std::fs::read(file).map_err(|error| bad(&error))?;

@@ -1,0 +1,63 @@
+//! The ways out of this server, as the settings say: to other servers, to push gateways, to application services.
+
+use std::sync::Arc;
+
+use vatra_domain::{clock::SharedClock, random::SharedRandom, remote::Transport};
+
+use super::BuildError;
+use crate::{
+    config::{Config, set},
+    outbound::{
+        self, dial::Dialer, dns::SystemDns, gateway::Gateways, policy::Policy, services::Services,
+    },
+};
+
+/// The network as the settings say; none if this server does not speak with others.
+pub(super) fn network(
+    config: &Config,
+    clock: &SharedClock,
+    random: &SharedRandom,
+) -> Result<Arc<dyn Transport>, BuildError> {
+    let settings = &config.federation;
+    if !settings.enabled {
+        return Ok(Arc::new(outbound::Closed));
+    }
+    let policy = policy(settings.allow_loopback, &settings.allowed_networks);
+    let dns = Arc::new(SystemDns::new());
+    let trusted = set(&settings.trusted_ca);
+    let dialer = Dialer::new(dns, policy, trusted).map_err(|text| bad_authority(config, &text))?;
+    Ok(Arc::new(outbound::Outbound::new(
+        dialer,
+        clock.clone(),
+        random.clone(),
+    )))
+}
+
+/// The way to push gateways as the settings say.
+pub(super) fn gateways(config: &Config) -> Result<Gateways, BuildError> {
+    let policy = policy(config.push.allow_loopback, &config.push.allowed_networks);
+    let dns = Arc::new(SystemDns::new());
+    let dialer = Dialer::new(dns, policy, None).map_err(BuildError::Network)?;
+    Ok(Gateways::new(dialer))
+}
+
+/// The network towards application services.
+pub(super) fn service_line(config: &Config) -> Result<Arc<Services>, BuildError> {
+    let trusted = set(&config.federation.trusted_ca);
+    let line = Services::new(trusted).map_err(|text| bad_authority(config, &text))?;
+    Ok(Arc::new(line))
+}
+
+/// Which addresses are connected to. What is no network was refused when the settings were read.
+fn policy(allow_loopback: bool, networks: &[String]) -> Policy {
+    let allowed = networks.iter().filter_map(|network| network.parse().ok());
+    Policy {
+        allow_loopback,
+        allowed: allowed.collect(),
+    }
+}
+
+fn bad_authority(config: &Config, text: &str) -> BuildError {
+    let place = config.origin.of("federation.trusted_ca");
+    BuildError::Network(format!("{place}: {text}"))
+}
