@@ -1,6 +1,6 @@
 //! A running server: the built parts behind their listeners.
 
-use std::{net::SocketAddr, path::Path, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tracing::warn;
@@ -45,8 +45,10 @@ pub async fn open_engine(config: &Config) -> Result<Arc<dyn Engine>, StartError>
     }
     let folder = config.data_dir.join("store");
     folders::make(&folder).map_err(|error| {
-        let place = config.origin.of("data_dir");
-        StartError(format!("{place}: {}: {error}", folder.display()))
+        let (place, folder) = (config.origin.of("data_dir"), folder.display());
+        StartError(format!(
+            "{place}: {folder}: {error}. Name a folder that this server may write to"
+        ))
     })?;
     let settings = Settings {
         memory_budget_bytes: config.storage.memory_budget_bytes / 2,

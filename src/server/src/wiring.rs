@@ -183,8 +183,8 @@ pub enum BuildError {
     #[error("appservices: {0}")]
     Senders(#[from] UsersError),
     /// The media folder cannot be opened.
-    #[error("media_dir: {0}")]
-    Media(#[from] BlobError),
+    #[error("{0}")]
+    Media(String),
     /// The account that speaks for the server cannot be.
     #[error("server_notices.localpart: {0}")]
     ServerNotices(#[from] flows::FlowError),
@@ -200,6 +200,13 @@ impl BuildError {
     fn service(config: &Config, text: String) -> Self {
         let place = config.origin.of("appservices.files");
         Self::Service(format!("{place}: {text}"))
+    }
+
+    fn media(config: &Config, error: &BlobError) -> Self {
+        let (place, folder) = (config.origin.of("media_dir"), config.media_dir.display());
+        Self::Media(format!(
+            "{place}: {folder}: {error}. Name a folder that this server may write to"
+        ))
     }
 
     fn store_of(config: &Config, error: NameError) -> Self {
@@ -276,10 +283,10 @@ impl App {
             services,
         )
         .notifying_new_emails(config.email.notify_new_accounts && !config.smtp.host.is_empty());
-        folders::make(&config.media_dir).map_err(BlobError::from)?;
+        let blobs = blobs(&config).await;
+        let blobs = Arc::new(blobs.map_err(|error| BuildError::media(&config, &error))?);
         let mail = Mail::build(&config, &store, &users).map_err(BuildError::Mail)?;
         users.make_senders().await?;
-        let blobs = Arc::new(LocalBlobs::open(config.media_dir.clone()).await?);
         let settings = MediaSettings {
             max_upload_bytes: config.media.max_upload_bytes,
             ..MediaSettings::new(server_name.clone())
@@ -462,6 +469,12 @@ async fn undo_joins(receiver: Receiver, stop: CancellationToken) {
     if let Err(error) = undone {
         tracing::warn!(%error, "joins that did not end cannot be undone");
     }
+}
+
+/// Opens the media folder, which is made if it is not there.
+async fn blobs(config: &Config) -> Result<LocalBlobs, BlobError> {
+    folders::make(&config.media_dir)?;
+    LocalBlobs::open(config.media_dir.clone()).await
 }
 
 /// Starts to tell application services what happens.

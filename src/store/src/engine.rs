@@ -79,7 +79,7 @@ pub struct EngineStats {
     pub memtable_bytes: u64,
     /// Memory of cached blocks, in bytes (the memtables' charge included).
     pub block_cache_bytes: u64,
-    /// Rows on disk, in bytes.
+    /// All files, in bytes.
     pub disk_bytes: u64,
     /// About how many rows there are.
     pub rows: u64,

@@ -3,7 +3,7 @@
 //! What is set is looked at even where another setting makes it idle: a certificate that cannot be read is told today, not on the
 //! day federation is turned on.
 
-use std::{net::SocketAddr, path::Path};
+use std::net::SocketAddr;
 
 use http::{Uri, uri::Scheme};
 use ruma::{ServerName, UserId};

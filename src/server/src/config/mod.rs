@@ -14,7 +14,7 @@ use std::{
 };
 
 use ruma::RoomVersionId;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 
 pub use self::read::{ConfigError, Origin};
 
@@ -153,6 +153,7 @@ pub struct Presence {
 #[serde(default, deny_unknown_fields)]
 pub struct Storage {
     /// `synced`: what is acknowledged survives a power cut. `relaxed`: it survives the end of the process.
+    #[serde(deserialize_with = "word")]
     pub durability: Durability,
     /// Memory for the block cache, memtables and the caches above, in bytes.
     pub memory_budget_bytes: u64,
@@ -224,6 +225,7 @@ pub struct Smtp {
     /// The password.
     pub password: String,
     /// How the connection is secured.
+    #[serde(deserialize_with = "word")]
     pub tls: SmtpTls,
     /// The sender, with a name or without.
     pub from: String,
@@ -303,6 +305,11 @@ pub struct Support {
     pub admin_email: String,
     /// A page; empty: none.
     pub page: String,
+}
+
+/// One of a few words, which an error lists.
+fn word<'de, D: Deserializer<'de>, T: Deserialize<'de>>(source: D) -> Result<T, D::Error> {
+    T::deserialize(String::deserialize(source)?.into_deserializer())
 }
 
 /// A path, unless it is empty, which stands for none.

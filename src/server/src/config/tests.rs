@@ -209,6 +209,9 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         let expected = format!("vatra.toml: {key}: ");
         assert!(error.contains(&expected), "{expected} is not in: {error}");
     }
+    let error = refused("[storage]", "durability = \"sometimes\"");
+    let expected = "`synced` or `relaxed` for key `storage.durability`";
+    assert!(error.contains(expected), "{error}");
     let error = refused("[turn]", "uris = [\"turn:a\"]\npassword = \"b\"\nttl_s = 0");
     assert!(error.contains("vatra.toml: turn.ttl_s: "), "{error}");
     read("[client]\nbase_url = \"https://matrix.example/a\"").unwrap();

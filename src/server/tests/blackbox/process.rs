@@ -350,6 +350,21 @@ async fn an_address_that_is_taken_is_named_with_its_setting() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_that_cannot_be_made_is_named_with_its_setting() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let below = folder.path().join("file/below").display().to_string();
+    for variable in ["VATRA__DATA_DIR", "VATRA__MEDIA_DIR"] {
+        let settings = [(variable, below.as_str())];
+        let told = failure(command(folder.path(), free_port(), &settings)).await;
+        assert!(
+            told.contains(variable) && told.contains(&below) && told.contains("may write to"),
+            "{told}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_process_on_the_same_data_is_refused_in_words() {
     let process = Process::start(&[("VATRA__LOG__FILTER", "warn")]).await;
     let second = command(process.folder.path(), free_port(), &[]);

@@ -173,21 +173,26 @@ impl Engine for RocksEngine {
         let Ok(database) = self.current() else {
             return EngineStats::default();
         };
-        let sum = |property: &str| {
-            database.with_families(|db, families| {
-                let one = |keyspace| {
-                    db.property_int_value_cf(families.get(keyspace), property)
-                        .ok()
-                        .flatten()
-                };
-                Keyspace::ALL.into_iter().filter_map(one).sum()
-            })
-        };
+        let rows = database.with_families(|db, families| {
+            let one = |keyspace| {
+                let family = families.get(keyspace);
+                let rows = db.property_int_value_cf(family, "rocksdb.estimate-num-keys");
+                rows.ok().flatten()
+            };
+            Keyspace::ALL.into_iter().filter_map(one).sum()
+        });
         EngineStats {
             memtable_bytes: u64::try_from(self.memory.memtable_bytes()).unwrap_or(u64::MAX),
             block_cache_bytes: u64::try_from(self.memory.cache_bytes()).unwrap_or(u64::MAX),
-            disk_bytes: sum("rocksdb.total-sst-files-size"),
-            rows: sum("rocksdb.estimate-num-keys"),
+            disk_bytes: size_of(&self.path),
+            rows,
         }
     }
+}
+
+/// The bytes of all files in a folder; what is gone meanwhile counts nothing.
+fn size_of(folder: &Path) -> u64 {
+    let files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
+    sizes.sum()
 }

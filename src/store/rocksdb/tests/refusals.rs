@@ -235,6 +235,7 @@ async fn memory_stays_within_the_budget() {
     )
     .await
     .unwrap();
+    assert!(engine.stats().disk_bytes > 0);
     for round in 0..60_u8 {
         let row = |key: u8| Operation::Put {
             keyspace: Keyspace::Bulk,
