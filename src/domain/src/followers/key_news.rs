@@ -17,7 +17,6 @@ use serde_json::{
     value::{RawValue, to_raw_value},
 };
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 use vatra_store::{Batch, CommitError, Direction, Position, Range};
 
 use super::{FollowError, Follower};
@@ -35,8 +34,6 @@ const PAGE: usize = 200;
 const SERVERS: usize = 200;
 /// The most devices of a user that a server is told of at once.
 const MAX_DEVICES: usize = 100;
-/// The wait after a failure.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Tells of keys. Cheap to clone.
 #[derive(Clone)]
@@ -61,26 +58,10 @@ impl KeyNews {
 
     /// Tells of changes as they come, until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        let store = self.rooms.store().clone();
-        let mut watermark = store.subscribe_watermark();
-        let mut told = Position::ZERO;
-        loop {
-            let now = *watermark.borrow_and_update();
-            let news =
-                told == Position::ZERO || store.changed_since(topic::any_device_list(), told);
-            if news && let Err(error) = self.tell_all().await {
-                warn!(%error, "other servers are not told of changed keys");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(WAIT) => continue,
-                }
-            }
-            told = now;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = watermark.changed() => if changed.is_err() { return },
-            }
-        }
+        let store = self.rooms.store();
+        let topics = [topic::any_device_list()];
+        let tell = || self.tell_all();
+        super::whenever(store, &topics, "telling of changed keys", &shutdown, tell).await;
     }
 
     /// Tells everything that is there.

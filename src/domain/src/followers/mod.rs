@@ -31,7 +31,7 @@ use std::{
 use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
-use vatra_store::{Batch, CommitError, Direction, Position, Range, Store, StoreError};
+use vatra_store::{Batch, CommitError, Direction, Position, Range, Store, StoreError, Topic};
 
 use crate::{
     rooms::RoomError,
@@ -46,6 +46,8 @@ const TRIES: u32 = 3;
 /// The wait after a failure, doubled up to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
+/// The wait after a failure of [`whenever`].
+const WAIT: Duration = Duration::from_secs(5);
 
 /// Why a follower could not deal with something.
 #[derive(Debug, thiserror::Error)]
@@ -204,6 +206,37 @@ pub async fn run(
         }
         if failed {
             wait = (wait * 2).min(LONGEST_WAIT);
+        }
+    }
+}
+
+/// Deals with rows that others leave: once, and then whenever one of the topics has changed, until `shutdown`. What fails is done
+/// again after a while; `what` then does not happen, as the log says.
+async fn whenever<F: Future<Output = Result<(), FollowError>>>(
+    store: &Store,
+    topics: &[Topic],
+    what: &str,
+    shutdown: &CancellationToken,
+    catch_up: impl Fn() -> F,
+) {
+    let mut watermark = store.subscribe_watermark();
+    let mut done = Position::ZERO;
+    loop {
+        // Seen before the rows are read: what comes later wakes.
+        let now = *watermark.borrow_and_update();
+        let changed = |topic: &Topic| store.changed_since(*topic, done);
+        let new = done == Position::ZERO || topics.iter().any(changed);
+        if new && let Err(error) = catch_up().await {
+            warn!(what, %error, "rows that were left are not dealt with");
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = tokio::time::sleep(WAIT) => continue,
+            }
+        }
+        done = now;
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            changed = watermark.changed() => if changed.is_err() { return },
         }
     }
 }

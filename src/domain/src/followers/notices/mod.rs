@@ -29,7 +29,6 @@ use std::sync::{
 use async_trait::async_trait;
 use dashmap::DashMap;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 use vatra_store::{Batch, CommitError, Direction, Position, Range};
 
 use self::audience::Round;
@@ -46,8 +45,6 @@ use crate::{
 const NAME: &str = "notices";
 /// How many rows are dealt with at a time.
 const PAGE: usize = 100;
-/// The wait after a failure.
-const WAIT: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// The follower, and the list that it keeps. Cheap to clone.
 #[derive(Clone)]
@@ -88,27 +85,16 @@ impl Notices {
 
     /// Enters the rooms of new subscribers and takes invites from outside, as they come, until the shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        let store = self.inner.rooms.store().clone();
-        let mut watermark = store.subscribe_watermark();
-        let mut done = Position::ZERO;
-        loop {
-            let now = *watermark.borrow_and_update();
-            let new = done == Position::ZERO
-                || store.changed_since(topic::newly_subscribed(), done)
-                || store.changed_since(topic::outside_invites(), done);
-            if new && let Err(error) = self.catch_up().await {
-                warn!(%error, "new subscribers or invites wait");
-                tokio::select! {
-                    () = shutdown.cancelled() => return,
-                    () = tokio::time::sleep(WAIT) => continue,
-                }
-            }
-            done = now;
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                changed = watermark.changed() => if changed.is_err() { return },
-            }
-        }
+        let topics = [topic::newly_subscribed(), topic::outside_invites()];
+        let (store, catch_up) = (self.inner.rooms.store(), || self.catch_up());
+        super::whenever(
+            store,
+            &topics,
+            "subscribers and invites",
+            &shutdown,
+            catch_up,
+        )
+        .await;
     }
 
     async fn catch_up(&self) -> Result<(), FollowError> {
