@@ -13,7 +13,10 @@ use ruma::EventId;
 use vatra_store::Direction;
 
 use super::{Event, Reader, Room, RoomError, visible::Viewer};
-use crate::{event::relation::THREAD, schema::RoomOrder};
+use crate::{
+    event::relation::{Relation, THREAD},
+    schema::{RoomOrder, RoomSid},
+};
 
 /// How many replies a page passes at most; a thread's replies that are looked at are as many.
 const SCANNED: usize = 10_000;
@@ -139,5 +142,42 @@ impl Look<'_> {
         };
         let visible = self.viewer.may_see(self.reader, self.room, &event).await?;
         Ok(visible.then_some(event))
+    }
+}
+
+/// How far relations are followed: an edit of an answer to a reply is a few steps away from the thread.
+const STEPS: usize = 5;
+
+impl Reader {
+    /// Whether a receipt for an event may name a thread, by its root; `None` is the main timeline.
+    ///
+    /// What relates to a reply is read with the thread, also over some steps, and the root in both. What relates to the root in another
+    /// way stands in the main timeline, yet clients that show it beside the thread read it there: it may be named in both.
+    /// <https://spec.matrix.org/v1.19/client-server-api/#threaded-read-receipts>
+    pub async fn is_in_thread(
+        &self,
+        room: RoomSid,
+        event: &EventId,
+        root: Option<&EventId>,
+    ) -> Result<bool, RoomError> {
+        let Some(mut event) = self.event(room, event).await? else {
+            return Ok(false);
+        };
+        for _ in 0..STEPS {
+            if root == Some(&event.pdu.event_id) {
+                return Ok(true);
+            }
+            let Some(relation) = Relation::of(&event.pdu) else {
+                break;
+            };
+            if relation.rel_type == THREAD {
+                return Ok(root == Some(&relation.event_id));
+            }
+            match self.event(room, &relation.event_id).await? {
+                Some(target) => event = target,
+                None => break,
+            }
+        }
+        Ok(root.is_none())
     }
 }

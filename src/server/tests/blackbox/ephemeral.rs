@@ -12,6 +12,7 @@ both_engines!(
     typing_is_seen_and_ends_by_itself,
     receipts_are_seen_by_others_unless_private,
     receipts_of_threads_must_fit,
+    receipts_follow_what_an_event_relates_to,
     a_read_marker_is_account_data,
     presence_is_seen_by_those_who_share_a_room,
 );
@@ -93,6 +94,47 @@ async fn receipts_of_threads_must_fit(server: Server) {
         let body = json!({ "thread_id": thread });
         let (status, _) = crate::harness::answer(request.json(&body)).await;
         assert_eq!(status, 400, "{body}");
+    }
+}
+
+async fn receipts_follow_what_an_event_relates_to(server: Server) {
+    let (alice, bob, room) = two_in_a_room(&server).await;
+    let root = alice.send(&room, "root").await;
+    let main = alice.send(&room, "in the main timeline").await;
+    let related = |kind: &str, to: &str| json!({ "msgtype": "m.text", "body": "b", "m.relates_to": { "rel_type": kind, "event_id": to, "key": "+" } });
+    let reply = related("m.thread", &root);
+    let reply = alice.send_event(&room, "m.room.message", "1", reply).await;
+    let reaction = related("m.annotation", &reply);
+    let reaction = alice.send_event(&room, "m.reaction", "2", reaction).await;
+    let aside = related("m.reference", &root);
+    let aside = alice.send_event(&room, "m.room.message", "3", aside).await;
+    let liked = related("m.annotation", &aside);
+    let liked = alice.send_event(&room, "m.reaction", "4", liked).await;
+    for (event, thread, status) in [
+        (&aside, "main", 200),
+        (&liked, "main", 200),
+        (&liked, root.as_str(), 200),
+        (&root, "main", 200),
+        (&root, root.as_str(), 200),
+        (&main, "main", 200),
+        (&main, root.as_str(), 400),
+        (&main, "$nothread", 400),
+        (&reply, root.as_str(), 200),
+        (&reply, "main", 400),
+        (&reaction, root.as_str(), 200),
+        (&reaction, "main", 400),
+        (&"$nope".to_owned(), "main", 400),
+        (&"$nope".to_owned(), root.as_str(), 400),
+    ] {
+        let path = room_path(&room, &format!("/receipt/m.read/{}", encoded(event)));
+        let request = bob.request(Method::POST, &path);
+        let asked = request.json(&json!({ "thread_id": thread }));
+        let (told, body) = crate::harness::answer(asked).await;
+        assert_eq!(told, status, "{event} in {thread}: {body}");
+        assert!(
+            status == 200 || body["errcode"] == "M_INVALID_PARAM",
+            "{body}"
+        );
     }
 }
 

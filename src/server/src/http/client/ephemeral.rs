@@ -13,7 +13,7 @@ use ruma::{
 };
 use serde::Deserialize;
 use serde_json::json;
-use vatra_domain::{event::relation::Relation, rooms::ephemeral::MAX_STATUS, users::Requester};
+use vatra_domain::{rooms::ephemeral::MAX_STATUS, users::Requester};
 
 use super::{
     super::{endpoint::Input, error::Error},
@@ -81,27 +81,22 @@ async fn thread(
     event: &EventId,
     thread: Option<&str>,
 ) -> Result<ReceiptThread, Error> {
-    let wrong = |message| Err(Error::invalid_param(message));
-    match thread {
-        None => Ok(ReceiptThread::Unthreaded),
-        Some("") => wrong("thread_id is empty"),
-        Some("main") => Ok(ReceiptThread::Main),
+    let thread = match thread {
+        None => return Ok(ReceiptThread::Unthreaded),
+        Some("main") => ReceiptThread::Main,
         Some(root) => {
-            let root = OwnedEventId::try_from(root)
-                .map_err(|error| Error::invalid_param(&error.to_string()))?;
-            let known = seen.reader.event(seen.room.sid, event).await?;
-            let relation = known.and_then(|event| Relation::of(&event.pdu));
-            let in_thread = event == root
-                || relation.is_none_or(|relation| {
-                    relation.event_id == root || relation.rel_type != "m.thread"
-                });
-            if in_thread {
-                Ok(ReceiptThread::Thread(root))
-            } else {
-                wrong("the event is not in that thread")
-            }
+            let root = OwnedEventId::try_from(root);
+            ReceiptThread::Thread(root.map_err(|error| Error::invalid_param(&error.to_string()))?)
         }
+    };
+    let root = match &thread {
+        ReceiptThread::Thread(root) => Some(&**root),
+        _ => None,
+    };
+    if !seen.reader.is_in_thread(seen.room.sid, event, root).await? {
+        return Err(Error::invalid_param("the event is not in that thread"));
     }
+    Ok(thread)
 }
 
 pub(super) async fn read_markers(
