@@ -13,7 +13,7 @@ use ruma::{
     },
 };
 use serde::{Deserialize, de::IgnoredAny};
-use serde_json::value::to_raw_value;
+use serde_json::{Value, value::to_raw_value};
 
 use super::pdu::Pdu;
 
@@ -55,11 +55,36 @@ pub fn authorise(
         return checked.map_err(AuthError::BadContent);
     }
     check_state_dependent_auth_rules(&rules.authorization, pdu, &fetch).map_err(|reason| {
-        if gives_creators_a_level(rules, pdu, &fetch) {
+        if gives_creators_a_level(rules, pdu, &fetch) || are_no_levels(rules, pdu) {
             AuthError::BadContent(reason)
         } else {
             AuthError::Forbidden(reason)
         }
+    })
+}
+
+/// Whether power levels have a field that no room of the version takes.
+fn are_no_levels(rules: &RoomVersionRules, pdu: &Pdu) -> bool {
+    if pdu.kind != TimelineEventType::RoomPowerLevels {
+        return false;
+    }
+    let Ok(content) = pdu.content_as::<BTreeMap<String, Value>>() else {
+        return true;
+    };
+    let is_level = |level: &Value| match level {
+        Value::String(level) => {
+            !rules.authorization.integer_power_levels && level.parse::<i64>().is_ok()
+        }
+        level => level.is_i64(),
+    };
+    content.iter().any(|(name, value)| match name.as_str() {
+        "users" | "events" | "notifications" => {
+            let levels = value.as_object();
+            !levels.is_some_and(|levels| levels.values().all(is_level))
+        }
+        "users_default" | "events_default" | "state_default" | "ban" | "redact" | "kick"
+        | "invite" => !is_level(value),
+        _ => false,
     })
 }
 

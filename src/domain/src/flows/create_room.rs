@@ -221,15 +221,22 @@ fn plan(
             "this server cannot invite by e-mail or telephone: leave out invite_3pid",
         ));
     }
+    if !matches!(request.visibility, Visibility::Public | Visibility::Private) {
+        return Err(bad("visibility is public or private"));
+    }
     let rules = version_rules(version)?;
     let preset = request.preset.clone().unwrap_or(match request.visibility {
         Visibility::Public => RoomPreset::PublicChat,
         _ => RoomPreset::PrivateChat,
     });
-    let trusted = if preset == RoomPreset::TrustedPrivateChat {
-        request.invite.clone()
-    } else {
-        Vec::new()
+    let trusted = match preset {
+        RoomPreset::TrustedPrivateChat => request.invite.clone(),
+        RoomPreset::PrivateChat | RoomPreset::PublicChat => Vec::new(),
+        _ => {
+            return Err(bad(
+                "preset is private_chat, public_chat or trusted_private_chat",
+            ));
+        }
     };
 
     let mut create: CanonicalJsonObject = match &request.creation_content {

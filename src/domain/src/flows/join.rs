@@ -290,9 +290,10 @@ fn never_taken(error: &RemoteError) -> bool {
     match error {
         RemoteError::Answered(refusal) => !refusal.status.is_server_error(),
         RemoteError::Unreachable(_) | RemoteError::Unreadable(_) => false,
-        RemoteError::BackingOff { .. } | RemoteError::Unwritable(_) | RemoteError::Ourselves(_) => {
-            true
-        }
+        RemoteError::BackingOff { .. }
+        | RemoteError::Unwritable(_)
+        | RemoteError::Closed
+        | RemoteError::Ourselves(_) => true,
     }
 }
 

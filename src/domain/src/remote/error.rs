@@ -30,6 +30,9 @@ pub enum RemoteError {
     /// The request cannot be written or signed.
     #[error("the request cannot be written: {0}")]
     Unwritable(String),
+    /// This server speaks with no others.
+    #[error("this server speaks with no others")]
+    Closed,
     /// The destination is this server.
     #[error("{0} is this server")]
     Ourselves(OwnedServerName),

@@ -299,6 +299,9 @@ impl Remote {
         if destination == self.server_name() {
             return Err(RemoteError::Ourselves(destination.to_owned()));
         }
+        if !self.is_open() {
+            return Err(RemoteError::Closed);
+        }
         match self.inner.backoffs.until(destination).await {
             Some(retry_at) if !bounds.urgent => Err(RemoteError::BackingOff { retry_at }),
             _ => Ok(()),

@@ -357,7 +357,9 @@ impl From<RemoteError> for Error {
                     &"the other server cannot be reached, or gave no usable answer",
                 );
             }
-            RemoteError::Ourselves(_) => return Self::not_found("this server knows nothing of it"),
+            RemoteError::Closed | RemoteError::Ourselves(_) => {
+                return Self::not_found("this server knows nothing of it");
+            }
             RemoteError::Unwritable(_) => return Self::internal(&error),
         };
         let status = match refusal.code {

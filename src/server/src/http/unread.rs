@@ -51,9 +51,11 @@ impl HttpBody for Watched {
 
 /// The middleware: says that the connection is closed where it will be.
 pub(crate) async fn tell(request: Request, next: Next) -> Response {
-    let http1 = request.version() <= Version::HTTP_11;
+    if request.version() > Version::HTTP_11 || request.body().is_end_stream() {
+        return next.run(request).await;
+    }
     let (head, body) = request.into_parts();
-    let ended = Arc::new(AtomicBool::new(body.is_end_stream()));
+    let ended = Arc::new(AtomicBool::new(false));
     let watched = Watched {
         body,
         ended: Arc::clone(&ended),
@@ -61,7 +63,7 @@ pub(crate) async fn tell(request: Request, next: Next) -> Response {
     let mut response = next
         .run(Request::from_parts(head, Body::new(watched)))
         .await;
-    if http1 && !ended.load(Ordering::Relaxed) {
+    if !ended.load(Ordering::Relaxed) {
         response
             .headers_mut()
             .insert(header::CONNECTION, fixed("close"));

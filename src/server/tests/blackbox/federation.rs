@@ -306,7 +306,7 @@ async fn a_server_that_does_not_federate_neither_answers_nor_asks() {
         refused(alone.request(Method::GET, path), 404, "M_UNRECOGNIZED").await;
     }
     let request = alice.request(Method::GET, "/profile/%40x%3Alocalhost%3A1");
-    refused(request, 502, "M_UNKNOWN").await;
+    refused(request, 404, "M_NOT_FOUND").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

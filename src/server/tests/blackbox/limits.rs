@@ -34,7 +34,7 @@ async fn refused(requests: impl Iterator<Item = RequestBuilder>) -> usize {
 }
 
 async fn too_many_logins_are_told_when_to_come_back(engine: Engine) {
-    let server = Server::start_with(engine, |config| config.rate_limits.enabled = true).await;
+    let server = limited_server(engine).await;
     let body = json!({ "type": "m.login.password", "user": "nobody", "password": "wrong" });
     for _ in 0..50 {
         let request = server
@@ -77,7 +77,7 @@ async fn an_address_is_limited_whatever_names_it_tries_and_a_trusted_proxy_names
         }
         limited
     }
-    let mut server = Server::start_with(engine, |config| config.rate_limits.enabled = true).await;
+    let mut server = limited_server(engine).await;
     for endpoint in ["login", "register"] {
         let refused = limited(&server, endpoint, 60).await;
         assert!(refused > 0, "{endpoint}: nobody's word is taken");

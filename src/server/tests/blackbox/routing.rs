@@ -126,21 +126,3 @@ fn what_is_named_as_missing_is_missing() {
         );
     }
 }
-
-/// Where the specification's whole table of endpoints is at hand, the list is held equal to it.
-#[test]
-fn the_list_of_operations_is_the_specifications() {
-    let Ok(table) = std::fs::read_to_string("../../../shared/spec/endpoints.tsv") else {
-        return;
-    };
-    let lines = table
-        .lines()
-        .filter(|line| line.starts_with("client-server\t"));
-    let theirs: Vec<String> = lines
-        .map(|line| {
-            let columns: Vec<_> = line.split('\t').collect();
-            columns[3..6].join("\t")
-        })
-        .collect();
-    assert_eq!(OPERATIONS.lines().collect::<Vec<_>>(), theirs);
-}

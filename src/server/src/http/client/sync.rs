@@ -69,10 +69,14 @@ async fn read(app: &App, caller: &Requester, input: &Input) -> Result<SyncReques
             stored.ok_or_else(|| Error::invalid_param("no such filter"))?
         }
     };
-    let on = |name: &str| input.param(name).is_some_and(|value| value == "true");
-    let state = if on("use_state_after") {
+    let on = |name: &str| match input.param(name).as_deref() {
+        Some("true") => Ok(true),
+        None | Some("false") => Ok(false),
+        Some(_) => Err(Error::invalid_param(&format!("{name} is true or false"))),
+    };
+    let state = if on("use_state_after")? {
         StateField::After
-    } else if on("org.matrix.msc4222.use_state_after") {
+    } else if on("org.matrix.msc4222.use_state_after")? {
         StateField::AfterUnstable
     } else {
         StateField::Before
@@ -80,7 +84,7 @@ async fn read(app: &App, caller: &Requester, input: &Input) -> Result<SyncReques
     Ok(SyncRequest {
         since,
         timeout: Duration::from_millis(timeout),
-        full_state: on("full_state"),
+        full_state: on("full_state")?,
         filter,
         state,
         room_ids: false,

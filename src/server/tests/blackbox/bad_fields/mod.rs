@@ -10,12 +10,13 @@ use serde_json::{Map, Value, json};
 
 use self::bodies::bodies;
 use crate::harness::{
-    Engine, Server, User, answer, both_engines, encoded, on_both_engines, succeeds,
+    Engine, Server, User, answer, both_engines, encoded, on_both_engines, refused, succeeds,
 };
 
 both_engines!(
     bodies_that_no_client_sends_are_refused,
     parameters_of_every_wrong_kind_are_refused,
+    words_that_are_none_of_a_few_are_refused,
 );
 on_both_engines!(fields_of_every_wrong_kind_are_never_the_servers_fault,);
 
@@ -341,4 +342,27 @@ async fn parameters_of_every_wrong_kind_are_refused(server: Server) {
     let join = format!("/join/{}", encoded(&world.room));
     let _ = answer(world.alice.request(Method::POST, &join).body("{}")).await;
     world.still_well().await;
+}
+
+async fn words_that_are_none_of_a_few_are_refused(server: Server) {
+    let world = world(server).await;
+    let alice = &world.alice;
+    for body in [
+        json!({ "preset": "cosy_chat" }),
+        json!({ "visibility": "sometimes" }),
+    ] {
+        let request = alice.request(Method::POST, "/createRoom").json(&body);
+        refused(request, 400, "M_BAD_JSON").await;
+    }
+    let request = alice.request(Method::GET, "/sync?full_state=maybe");
+    refused(request, 400, "M_INVALID_PARAM").await;
+    let levels = format!("/rooms/{}/state/m.room.power_levels", encoded(&world.room));
+    for body in [
+        json!({ "users": 5 }),
+        json!({ "ban": [] }),
+        json!({ "events": { "a": "b" } }),
+    ] {
+        let request = alice.request(Method::PUT, &levels).json(&body);
+        refused(request, 400, "M_BAD_JSON").await;
+    }
 }
