@@ -25,7 +25,7 @@ struct Arguments {
     operation: Option<Operation>,
 }
 
-/// All but `restore` work whether or not the server runs.
+/// `restore` wants no server on the data, `health` one that runs; the others work either way.
 #[derive(Subcommand)]
 enum Operation {
     /// Accounts of this server. Passwords are read from the standard input.

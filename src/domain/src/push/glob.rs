@@ -21,19 +21,42 @@ pub fn matches(pattern: &str, text: &str) -> bool {
 
 /// Whether a part of the text matches that begins and ends at word boundaries. An empty pattern matches nothing.
 pub fn matches_words(pattern: &str, text: &str) -> bool {
+    if !pattern.contains(['*', '?']) {
+        return contains_words(pattern, text);
+    }
     let text = fold(text);
-    !pattern.is_empty() && Pieces::of(pattern).is_some_and(|pieces| pieces.find_words(&text))
+    Pieces::of(pattern).is_some_and(|pieces| pieces.find_words(&text))
 }
 
 /// Whether the text has these very words, between word boundaries: no character of them is a wildcard.
+///
+/// Asked several times of each event that somebody has not read, which may be long: so it looks at bytes.
 pub fn contains_words(words: &str, text: &str) -> bool {
-    let (words, text) = (fold(words), fold(text));
-    let length = words.len();
-    (1..=MAX_PATTERN).contains(&length)
-        && text
-            .windows(length)
-            .enumerate()
-            .any(|(at, part)| part == words && boundary(&text, at) && boundary(&text, at + length))
+    let (words, text) = (lower(words), lower(text));
+    let Some(first) = words.chars().next() else {
+        return false;
+    };
+    if words.chars().count() > MAX_PATTERN {
+        return false;
+    }
+    let mut from = 0;
+    while let Some(at) = text.get(from..).and_then(|rest| rest.find(&words)) {
+        let (start, end) = (from + at, from + at + words.len());
+        if is_edge(text.as_bytes(), start) && is_edge(text.as_bytes(), end) {
+            return true;
+        }
+        from = start + first.len_utf8();
+    }
+    false
+}
+
+/// The ends of the text, and the places beside a byte that is of no word character.
+fn is_edge(text: &[u8], at: usize) -> bool {
+    let is_word = |at: Option<usize>| {
+        let byte = at.and_then(|at| text.get(at));
+        byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
+    };
+    !is_word(at.checked_sub(1)) || !is_word(Some(at))
 }
 
 /// The ends of the text, and the places beside a character that is no word character.
@@ -43,6 +66,15 @@ fn boundary(text: &[char], at: usize) -> bool {
             .is_some_and(|c| c.is_ascii_alphanumeric() || *c == '_')
     };
     !is_word(at.checked_sub(1)) || !is_word(Some(at))
+}
+
+/// As [`fold`], for what is looked for as it is.
+fn lower(text: &str) -> String {
+    if text.is_ascii() {
+        text.to_ascii_lowercase()
+    } else {
+        text.chars().flat_map(char::to_lowercase).collect()
+    }
 }
 
 fn fold(text: &str) -> Vec<char> {
@@ -134,6 +166,10 @@ mod tests {
             ("Ștefan", "salut, ștefan", true),
             ("", "anything", false),
             ("b", "", false),
+            ("aba", "xaba ababa aba", true),
+            ("aba", "ababa", false),
+            ("a-a", "xa-a-a", true),
+            ("ă", "măr ă", true),
         ];
         for (pattern, text, expected) in cases {
             assert_eq!(matches_words(pattern, text), expected, "{pattern} {text}");

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, ops::Bound, sync::Arc};
 
 use quick_cache::sync::Cache;
 use ruma::events::{TimelineEventType, receipt::ReceiptThread};
+use tokio::task::coop::consume_budget;
 use vatra_store::{Direction, Position};
 
 use super::{
@@ -179,6 +180,7 @@ impl Count<'_> {
         if !new.is_empty() {
             let context = self.context().await?;
             for event in &new {
+                consume_budget().await;
                 self.judge(event, &context, &mut unread.main);
             }
         }
@@ -236,6 +238,8 @@ impl Count<'_> {
         let mut own = BTreeMap::new();
         let mut context = None;
         for event in newest {
+            // Many long messages are some work: others have their turn in between.
+            consume_budget().await;
             let thread = thread_of(&event);
             if event.pdu.sender == self.viewer.user {
                 own.entry(thread).or_insert(event.order);

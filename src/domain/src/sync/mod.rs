@@ -200,6 +200,8 @@ impl Syncs {
                 inner.lazy.end(round, reader.watermark());
                 return Ok(response);
             }
+            // A view that is held keeps a failed store from being opened anew.
+            drop(reader);
             let _waiting = Waiting::count(&inner.waiting);
             tokio::select! {
                 () = subscription.changed() => {}

@@ -55,6 +55,14 @@ impl Error {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
     }
 
+    /// The same for who may not know that there is something; `hidden` says that there is nothing.
+    pub(crate) fn hiding(self, hidden: Self) -> Self {
+        match self.status {
+            StatusCode::FORBIDDEN => hidden,
+            _ => self,
+        }
+    }
+
     pub(crate) fn bad_json(message: &str) -> Self {
         Self::new(StatusCode::BAD_REQUEST, ErrorCode::BadJson, message)
     }

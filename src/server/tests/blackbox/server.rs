@@ -8,6 +8,7 @@ use std::{
 use reqwest::Method;
 use serde_json::json;
 use vatra_store::{MemoryEngine, testing::FaultyEngine};
+use vatra_store_rocksdb::{RocksEngine, Settings};
 
 use crate::harness::{Engine, Server, answer, both_engines, encoded, refused, succeeds};
 
@@ -237,6 +238,40 @@ async fn healed(server: &Server) {
         );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn polls_that_wait_do_not_keep_a_store_that_has_failed_from_healing() {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = Settings {
+        memory_budget_bytes: 64 << 20,
+    };
+    let store = RocksEngine::open(folder.path(), &settings).await.unwrap();
+    let engine = Arc::new(FaultyEngine::new(Arc::new(store)));
+    let server = Server::start_on(engine.clone()).await;
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({ "preset": "public_chat" })).await;
+    bob.join(&room).await;
+    let since = bob.sync(None).await["next_batch"].clone();
+    let poll = format!("/sync?timeout=20000&since={}", since.as_str().unwrap());
+    let poll = tokio::spawn(succeeds(bob.request(Method::GET, &poll)));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+
+    engine.fail_commits.store(true, Ordering::SeqCst);
+    let path = format!("/rooms/{}/send/m.room.message/1", encoded(&room));
+    let body = json!({ "msgtype": "m.text", "body": "told" });
+    let send = || alice.request(Method::PUT, &path).json(&body);
+    refused(send(), 503, "M_UNKNOWN").await;
+    engine.fail_commits.store(false, Ordering::SeqCst);
+    let begin = Instant::now();
+    healed(&server).await;
+    let took = begin.elapsed();
+    assert!(took < Duration::from_secs(4), "{took:?}");
+    // And whoever waits is told what comes then.
+    succeeds(send()).await;
+    let told = poll.await.unwrap();
+    let events = &told["rooms"]["join"][&room]["timeline"]["events"];
+    assert_eq!(events[0]["content"]["body"], "told", "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

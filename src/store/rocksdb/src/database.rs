@@ -1,6 +1,6 @@
 //! An open database with the handles of its column families.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use rocksdb::{BoundColumnFamily, DB};
 use self_cell::self_cell;
@@ -22,6 +22,8 @@ pub(crate) struct Database {
     cell: Cell,
     /// False for one that was opened to read only.
     pub(crate) writable: bool,
+    /// Goes last: once it is gone, the folder's lock is.
+    open: Arc<()>,
 }
 
 impl Database {
@@ -39,7 +41,16 @@ impl Database {
                 stream: handle(Keyspace::Stream)?,
             })
         })?;
-        Ok(Self { cell, writable })
+        Ok(Self {
+            cell,
+            writable,
+            open: Arc::new(()),
+        })
+    }
+
+    /// What is gone once the database is closed. (Whoever holds the database is gone when that begins.)
+    pub(crate) fn open(&self) -> Weak<()> {
+        Arc::downgrade(&self.open)
     }
 
     pub(crate) fn db(&self) -> &DB {

@@ -28,7 +28,7 @@ pub struct RocksEngine {
     /// The database that new views read; `None` once closed.
     current: RwLock<Option<Arc<Database>>>,
     /// The one that failed and was replaced, until its last view is gone: its lock is held until then.
-    failed: RwLock<Weak<Database>>,
+    failed: RwLock<Weak<()>>,
 }
 
 impl RocksEngine {
@@ -76,10 +76,10 @@ where
     done.map_err(|error| EngineError::Io(format!("given up: {error}")))?
 }
 
-/// Waits until nobody holds the database; false if that takes too long.
-async fn released(database: &Weak<Database>, at_most: Duration) -> bool {
+/// Waits until nobody holds the database and it is closed; false if that takes too long.
+async fn released(open: &Weak<()>, at_most: Duration) -> bool {
     let wait = async {
-        while database.strong_count() > 0 {
+        while open.strong_count() > 0 {
             tokio::time::sleep(READERS_POLL).await;
         }
     };
@@ -126,7 +126,7 @@ impl Engine for RocksEngine {
         let beside = (self.path.clone(), self.memory.clone());
         let reader = blocking(beside, |(path, memory)| open::read_only(path, memory)).await?;
         if let Some(failed) = self.replace(Some(reader)) {
-            *self.failed.write().unwrap_or_else(PoisonError::into_inner) = Arc::downgrade(&failed);
+            *self.failed.write().unwrap_or_else(PoisonError::into_inner) = failed.open();
             // Closing it may have to wait for its background work.
             blocking(Some(failed), |_| Ok(())).await?;
         }
@@ -154,7 +154,7 @@ impl Engine for RocksEngine {
         let Some(database) = self.replace(None) else {
             return Ok(());
         };
-        let held = Arc::downgrade(&database);
+        let held = database.open();
         let synced = blocking(database, |database| {
             if database.writable {
                 database.db().flush_wal(true).map_err(errors::running)

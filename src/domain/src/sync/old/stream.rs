@@ -85,7 +85,11 @@ impl Syncs {
             if !chunk.is_empty() || self.is_over(deadline) {
                 return Ok(answer_of(start, gathered.upto, chunk));
             }
-            at = next;
+            // So many may be hidden that more are left, of which some are not.
+            at = SyncToken {
+                position: gathered.upto,
+                ..next
+            };
         }
     }
 

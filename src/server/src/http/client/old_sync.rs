@@ -155,9 +155,8 @@ async fn event(app: App, caller: Requester, input: Input) -> Result<Response, Er
     let reader = app.rooms.reader();
     let event = reader.event_anywhere(id).await?.ok_or_else(unknown)?;
     let room = reader.room_by_sid(event.room).await?.ok_or_else(unknown)?;
-    let Ok(seen) = Seen::new(&app, &caller, &room.id).await else {
-        return Err(unknown());
-    };
+    let seen = Seen::new(&app, &caller, &room.id).await;
+    let seen = seen.map_err(|error| error.hiding(unknown()))?;
     let event = seen.event(id).await?;
     let shown = seen.show(&app, &[event]).await?;
     Ok(Json(shown.into_iter().next().ok_or_else(unknown)?).into_response())

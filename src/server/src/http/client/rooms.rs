@@ -294,10 +294,8 @@ pub(super) async fn get_event(
     let room: &RoomId = input.id(0)?;
     let id: &ruma::EventId = input.id(1)?;
     let hidden = || Error::from(RoomError::UnknownEvent);
-    let seen = match Seen::new(&app, &caller, room).await {
-        Ok(seen) => seen,
-        Err(_) => return Err(hidden()),
-    };
+    let seen = Seen::new(&app, &caller, room).await;
+    let seen = seen.map_err(|error| error.hiding(hidden()))?;
     let event = seen.event(id).await?;
     let shown = seen.show(&app, &[event]).await?;
     Ok(Json(shown.into_iter().next().ok_or_else(hidden)?).into_response())
