@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stock clients, and a stock mail server, with the real server: run.sh PATH_OF_VATRA. Installs them beside the build's cache.
+# Stock clients, a stock mail server and a stock identity provider, with the real server: run.sh PATH_OF_VATRA. Installs them beside the build's cache.
 set -eu
 cd "$(dirname "$0")"
 cache="${VATRA_CACHE:-$HOME/.cache/vatra}/clients"
@@ -19,4 +19,5 @@ cp js/*.mjs "$cache/$sum/js/"
 code=0
 timeout --kill-after=30 600 "$cache/$sum/venv/bin/python" run.py "$1" "$cache/$sum/js" || code=$?
 timeout --kill-after=30 200 "$cache/$sum/venv/bin/python" mail.py "$1" || code=$?
+timeout --kill-after=30 120 "$cache/$sum/venv/bin/python" sso.py "$1" || code=$?
 exit "$code"

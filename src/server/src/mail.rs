@@ -44,13 +44,11 @@ impl Mail {
         config: &Config,
         store: &Store,
         users: &Users,
+        templates: &Arc<Templates>,
     ) -> Result<Option<Self>, String> {
         if config.smtp.host.is_empty() {
             return Ok(None);
         }
-        let folder = config.email.templates_dir.as_path();
-        let templates = templates(folder)
-            .map_err(|reason| format!("email.templates_dir: {}: {reason}", folder.display()))?;
         let (clock, random) = (users.clock().clone(), users.random().clone());
         let mailer = Mailer::new(mail::Parts {
             store: store.clone(),
@@ -60,7 +58,6 @@ impl Mail {
             server_name: users.server_name().to_owned(),
             max_per_hour: config.smtp.max_mails_per_hour,
         });
-        let templates = Arc::new(templates);
         let validations = Validations::new(
             users.clone(),
             mailer.clone(),
@@ -70,7 +67,7 @@ impl Mail {
         Ok(Some(Self {
             mailer,
             validations,
-            templates,
+            templates: templates.clone(),
         }))
     }
 
@@ -122,6 +119,16 @@ impl Mail {
         let sent = self.mailer.sender().send(&letter).await;
         sent.map_err(|error| error.to_string())
     }
+}
+
+/// The templates as the settings have them, of letters and of pages.
+///
+/// # Errors
+/// A message that names key and file.
+pub(crate) fn load(config: &Config) -> Result<Templates, String> {
+    let folder = config.email.templates_dir.as_path();
+    templates(folder)
+        .map_err(|reason| format!("email.templates_dir: {}: {reason}", folder.display()))
 }
 
 /// The built-in templates and those of a folder; an empty path is none.

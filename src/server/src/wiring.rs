@@ -24,12 +24,14 @@ use vatra_domain::{
         self, Follower,
         appservice_sender::{self, AppserviceSender},
         federation_sender::{self, FederationSender},
+        guests::Guests,
         key_news::KeyNews,
         mail_sender::MailSender,
         notices::Notices,
         push_sender::{self, PushSender},
     },
     ids::Ids,
+    mail::templates::Templates,
     media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
     remote::{self, Keys, Remote},
@@ -45,13 +47,16 @@ use vatra_store::{Engine, Options, Store};
 
 use self::{
     key::signing_key,
-    networks::{gateways, network, service_line},
+    networks::{gateways, network, own_web, service_line, sso_web},
 };
 use crate::{
+    captcha::Captcha,
     config::{self, Config, Durability},
     folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
-    mail::Mail,
+    jwt::Jwt,
+    mail::{self, Mail},
+    sso::Sso,
 };
 
 /// How long background tasks have to finish once the server stops.
@@ -94,6 +99,14 @@ pub struct Parts {
     pub e2ee: E2ee,
     /// The same for users of every server.
     pub user_keys: UserKeys,
+    /// Checks the tokens that people log in with, if that is wanted.
+    pub jwt: Option<Jwt>,
+    /// Judges whether who registers is a person, if that is wanted.
+    pub captcha: Option<Captcha>,
+    /// Single sign-on, if there is an identity provider.
+    pub sso: Option<Sso>,
+    /// What pages look like.
+    pub pages: Arc<Templates>,
     /// Mail, if there is a mail server.
     pub mail: Option<Mail>,
     /// Rooms.
@@ -176,6 +189,9 @@ pub enum BuildError {
     /// Mail cannot be sent as the settings say.
     #[error("{0}")]
     Mail(String),
+    /// Something cannot be as the settings say.
+    #[error("{0}")]
+    Setting(String),
     /// An application service cannot be registered.
     #[error("{0}")]
     Service(String),
@@ -197,6 +213,10 @@ pub enum BuildError {
 }
 
 impl BuildError {
+    fn setting(config: &Config, key: &str, text: &str) -> Self {
+        Self::Setting(format!("{}: {text}", config.origin.of(key)))
+    }
+
     fn service(config: &Config, text: String) -> Self {
         let place = config.origin.of("appservices.files");
         Self::Service(format!("{place}: {text}"))
@@ -285,7 +305,8 @@ impl App {
         .notifying_new_emails(config.email.notify_new_accounts && !config.smtp.host.is_empty());
         let blobs = blobs(&config).await;
         let blobs = Arc::new(blobs.map_err(|error| BuildError::media(&config, &error))?);
-        let mail = Mail::build(&config, &store, &users).map_err(BuildError::Mail)?;
+        let pages = Arc::new(mail::load(&config).map_err(BuildError::Mail)?);
+        let mail = Mail::build(&config, &store, &users, &pages).map_err(BuildError::Mail)?;
         users.make_senders().await?;
         let settings = MediaSettings {
             max_upload_bytes: config.media.max_upload_bytes,
@@ -376,6 +397,7 @@ impl App {
             follow(Arc::new(key_news.clone()), &mut followers);
             tasks.spawn(key_news.run(soft_stop.clone()));
         }
+        follow(Arc::new(Guests::new(rooms.clone())), &mut followers);
         let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
         follow(Arc::new(notices.clone()), &mut followers);
         tasks.spawn(notices.clone().run(soft_stop.clone()));
@@ -408,6 +430,11 @@ impl App {
             request_bytes: config.client.max_request_bytes,
             federation_bytes: 12 << 20,
         };
+        let sso = Sso::build(&config, &sso_web(&config)?)
+            .map_err(|(key, text)| BuildError::setting(&config, key, &text))?;
+        let captcha = Captcha::build(&config, &own_web()?);
+        let jwt =
+            Jwt::build(&config).map_err(|(key, text)| BuildError::setting(&config, key, &text))?;
         let parts = Parts {
             config,
             server_name,
@@ -418,6 +445,10 @@ impl App {
             users,
             e2ee,
             user_keys,
+            jwt,
+            captcha,
+            sso,
+            pages,
             mail,
             rooms,
             ephemeral,

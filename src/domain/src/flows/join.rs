@@ -79,6 +79,9 @@ impl Join<'_> {
             let _turn = self.receiver.join_turn(room).await;
             // Another user of this server may have brought the room here meanwhile.
             if !self.is_in(room).await? && !self.join_here(room).await? {
+                if self.by.guest {
+                    return Err(FlowError::NoGuests);
+                }
                 self.join_there(room, via).await?;
             }
         }

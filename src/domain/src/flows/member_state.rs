@@ -7,9 +7,10 @@ use ruma::{
 };
 
 use super::{
-    FlowError,
+    FlowError, guests,
     invite::{Invite, must_take_invites},
     join::Join,
+    membership::is_join,
     server_notices::may_refuse,
 };
 use crate::{
@@ -45,6 +46,9 @@ pub async fn set(
     let remote = user
         .as_ref()
         .filter(|user| user.server_name() != rooms.server_name());
+    if by.guest && membership == "knock" {
+        return Err(FlowError::NoGuests);
+    }
     let dated = || match sent {
         // Another server has its part in the event, or its own idea of the time.
         Some(_) => Err(FlowError::InvalidParam(
@@ -93,6 +97,9 @@ pub async fn set(
             content,
             redacts: None,
         };
+        if by.guest && of == by.user && is_join(&draft.content) {
+            return guests::join(rooms, room, draft).await;
+        }
         return Ok(rooms.send_one_at(room, draft, None, sent).await?);
     }
     let reader = rooms.reader();

@@ -9,7 +9,7 @@ use ruma::{
 use serde_json::json;
 use vatra_store::{Batch, CommitError};
 
-use super::{FlowError, content, server_notices::may_refuse};
+use super::{FlowError, content, guests, server_notices::may_refuse};
 use crate::{
     event::build::Draft,
     rooms::{RoomError, Rooms, restricted::Vouching},
@@ -41,6 +41,12 @@ pub async fn member_content(
         );
     }
     Ok(member)
+}
+
+/// Whether the content of a member event says that its user is in the room.
+pub(super) fn is_join(member: &CanonicalJsonObject) -> bool {
+    let membership = member.get("membership");
+    membership.and_then(CanonicalJsonValue::as_str) == Some("join")
 }
 
 /// Adds what a client says with its member event, which replaces nothing that this server or the auth rules say there.
@@ -161,7 +167,11 @@ impl Change<'_> {
             content,
             redacts: None,
         };
-        rooms.send_one(self.room, draft, None).await?;
+        if self.by.guest && self.of == self.by.user && is_join(&draft.content) {
+            guests::join(rooms, self.room, draft).await?;
+        } else {
+            rooms.send_one(self.room, draft, None).await?;
+        }
         Ok(())
     }
 }

@@ -4,6 +4,7 @@
 //! - [`create_room`]: a room and its first events, under one guard
 //! - [`directory`]: aliases; [`public_rooms`]: the list of rooms
 //! - [`elsewhere`]: aliases, profiles and lists of rooms of other servers
+//! - [`guests`]: which rooms they may join, and how long they stay
 //! - [`join`], [`leave`], [`knock`], [`invite`]: the same wherever the room or the user is; `template` asks other servers
 //! - [`backfill`]: what came before, from other servers; [`at_time`]: the event nearest to a moment, also there
 //! - [`keys`]: keys of users and messages to devices, wherever the users live
@@ -23,6 +24,7 @@ pub mod backfill;
 pub mod create_room;
 pub mod directory;
 pub mod elsewhere;
+pub mod guests;
 pub mod invite;
 pub mod join;
 pub mod keys;
@@ -100,6 +102,9 @@ pub enum FlowError {
     /// It is the room in which the server speaks to the user.
     #[error("an invite to the server's notices cannot be refused")]
     ServerNotices,
+    /// The room lets no guests in, or another server would have to be asked.
+    #[error("guests cannot join that room: register to join it")]
+    NoGuests,
     /// The user wants no invites.
     #[error("that user takes no invites")]
     InviteBlocked,

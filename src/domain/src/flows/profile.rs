@@ -33,7 +33,7 @@ pub async fn changed(
             reason: None,
         };
         match change.to(users, rooms, "join").await {
-            Ok(()) | Err(FlowError::Room(RoomError::Forbidden(_))) => {}
+            Ok(()) | Err(FlowError::Room(RoomError::Forbidden(_)) | FlowError::NoGuests) => {}
             Err(error) => return Err(error),
         }
     }

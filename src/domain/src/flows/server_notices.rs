@@ -151,6 +151,7 @@ impl ServerNotices {
             service: None,
             admin: false,
             suspended: false,
+            guest: false,
         })
     }
 

@@ -7,6 +7,7 @@
 //!
 //! - [`appservice_sender`]: events, to application services, each of which reads the log at its own pace
 //! - [`federation_sender`]: events and what passes, to other servers
+//! - [`guests`]: who has no account of their own leaves rooms that let no guests in any more
 //! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
 //! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways, [`mail_sender`] writes to those who are away
 //!
@@ -14,6 +15,7 @@
 
 pub mod appservice_sender;
 pub mod federation_sender;
+pub mod guests;
 pub mod key_news;
 pub mod mail_sender;
 pub mod notices;

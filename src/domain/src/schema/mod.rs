@@ -357,6 +357,14 @@ pub const EVENT_TIMES: Map<(RoomSid, u64, RoomOrder), EventSid> =
 pub const ACCOUNTS: Map<UserSid, AccountRow> = Map::new(Keyspace::Index, 64, "accounts");
 /// Users who ended their account and wanted what they had said erased, and when that was. 8 bytes.
 pub const ERASED: Map<UserSid, Position> = Map::new(Keyspace::Index, 48, "erased");
+/// Whose account someone has who is known to an identity provider: (the provider's id, what it calls them). Of the range of rooms. 80 bytes a
+/// row.
+pub const IDENTITIES: Map<(String, String), UserSid> = Map::new(Keyspace::Index, 8, "identities");
+/// The same by user. Of the range of rooms. 80 bytes a row.
+pub const USER_IDENTITIES: Map<(UserSid, String, String), ()> =
+    Map::new(Keyspace::Index, 9, "user_identities");
+/// Local accounts that are guests. Of the range of rooms. 8 bytes a row.
+pub const GUESTS: Map<UserSid, ()> = Map::new(Keyspace::Index, 7, "guests");
 /// A user's devices. 100 bytes a row.
 pub const DEVICES: Map<(UserSid, String), DeviceRow> = Map::new(Keyspace::Index, 65, "devices");
 /// Access tokens by their SHA-256. 120 bytes a row.

@@ -3,7 +3,7 @@
 use ruma::{OwnedUserId, UserId};
 use vatra_store::{Batch, CommitError, Range};
 
-use super::{Users, UsersError, ValidatedEmail};
+use super::{Identity, Users, UsersError, ValidatedEmail};
 use crate::{
     appservice::Service,
     e2ee, random,
@@ -21,6 +21,10 @@ pub struct NewAccount {
     pub admin: bool,
     /// An e-mail address that its owner has shown to be theirs.
     pub email: Option<ValidatedEmail>,
+    /// Of someone who has not registered.
+    pub guest: bool,
+    /// Who it belongs to in the eyes of an identity provider.
+    pub identity: Option<Identity>,
 }
 
 impl Users {
@@ -93,6 +97,12 @@ impl Users {
         batch.assert_absent(&schema::TAKEN_NAMES, &name);
         batch.put(&schema::TAKEN_NAMES, &name, &sid);
         batch.put(&schema::ACCOUNTS, &sid, &row);
+        if new.guest {
+            batch.put(&schema::GUESTS, &sid, &());
+        }
+        if let Some(identity) = &new.identity {
+            Self::give_identity(&mut batch, sid, identity);
+        }
         if let Some(email) = &new.email {
             let view = self.inner.store.view();
             self.give_email(&view, &mut batch, sid, email).await?;
@@ -101,6 +111,11 @@ impl Users {
             Ok(_) => Ok((user, sid)),
             Err(CommitError::AssertFailed) => {
                 self.available(&name).await?;
+                if let Some(identity) = &new.identity
+                    && self.identity_owner(identity).await?.is_some()
+                {
+                    return Err(UsersError::IdentityInUse);
+                }
                 let email = new.email.ok_or(UsersError::NameTaken)?;
                 Err(self.why_not(&email).await?)
             }
@@ -185,11 +200,15 @@ impl Users {
         self.drop_pushers(user, |_| true).await?;
         let mut batch = Batch::new();
         e2ee::forget_account(&self.inner.store.view(), &mut batch, user).await?;
+        batch.delete(&schema::GUESTS, &user);
         batch.delete_range(&schema::PROFILES, Range::prefix(&(user,)));
         batch.delete_range(&schema::ACCOUNT_DATA, Range::prefix(&(user,)));
         batch.delete_range(&schema::ACCOUNT_DATA_LOG, Range::prefix(&(user,)));
         batch.delete_range(&schema::FILTERS, Range::prefix(&(user,)));
         self.forget_emails(&mut batch, user).await?;
+        if erase {
+            self.forget_identities(&mut batch, user).await?;
+        }
         self.inner.store.write(batch).await?;
         Ok(())
     }

@@ -7,8 +7,9 @@ use super::Users;
 use crate::{
     audit::{Audit, AuditError, PAGE, Pages, Problem},
     schema::{
-        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, EMAIL_OWNERS, EMAILS,
-        PUSHER_STATES, PUSHERS, PusherStateRow, TAKEN_NAMES, TOKENS, USER_IDS, UserSid,
+        ACCOUNT_DATA, ACCOUNT_DATA_LOG, ACCOUNTS, DEVICE_TOKENS, EMAIL_OWNERS, EMAILS, IDENTITIES,
+        PUSHER_STATES, PUSHERS, PusherStateRow, TAKEN_NAMES, TOKENS, USER_IDENTITIES, USER_IDS,
+        UserSid,
     },
 };
 
@@ -26,6 +27,7 @@ impl Users {
         let mut audit = Audit::new(self.inner.store.clone(), repair, &mut report);
         names(&mut audit).await?;
         emails(&mut audit).await?;
+        identities(&mut audit).await?;
         tokens(&mut audit).await?;
         account_data(&mut audit).await?;
         pushers(&mut audit).await?;
@@ -89,6 +91,34 @@ async fn emails(audit: &mut Audit<'_>) -> Result<(), AuditError> {
         for ((address, user), email) in page.iter().zip(emails) {
             if email.is_none() {
                 audit.row_is(&EMAIL_OWNERS, address, Some(user), None);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// An identity's account has that identity, and no other.
+async fn identities(audit: &mut Audit<'_>) -> Result<(), AuditError> {
+    let view = audit.view();
+    let mut rows = Pages::new(&IDENTITIES, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let wanted = page
+            .into_iter()
+            .map(|((provider, subject), user)| ((user, provider, subject), ()))
+            .collect();
+        audit.rows_are(&view, &USER_IDENTITIES, wanted).await?;
+    }
+    let view = audit.view();
+    let mut rows = Pages::new(&USER_IDENTITIES, PAGE);
+    while let Some(page) = rows.next(&view, audit).await? {
+        let keys: Vec<_> = page
+            .iter()
+            .map(|((_, provider, subject), ())| (provider.clone(), subject.clone()))
+            .collect();
+        let owners = Audit::read_many(&view, &IDENTITIES, &keys).await?;
+        for ((key, ()), owner) in page.iter().zip(owners) {
+            if owner != Some(key.0) {
+                audit.row_is(&USER_IDENTITIES, key, Some(&()), None);
             }
         }
     }
@@ -223,6 +253,16 @@ mod tests {
         ("email_owners", |user, _, _, b| {
             b.put(&EMAIL_OWNERS, &"a@example.org".to_owned(), &user);
         }),
+        ("user_identities", |user, _, _, b| {
+            b.put(&IDENTITIES, &("idp".to_owned(), "ana".to_owned()), &user);
+        }),
+        ("user_identities", |user, _, _, b| {
+            b.put(
+                &USER_IDENTITIES,
+                &(user, "idp".to_owned(), "ana".to_owned()),
+                &(),
+            );
+        }),
         ("account_data_log", |user, _, at, b| {
             b.delete(&ACCOUNT_DATA_LOG, &(user, at));
         }),
@@ -272,6 +312,7 @@ mod tests {
             service: None,
             admin: false,
             suspended: false,
+            guest: false,
         };
         let asked = serde_json::from_value(asked).unwrap();
         users

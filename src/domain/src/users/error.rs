@@ -33,6 +33,17 @@ pub enum UsersError {
     /// The account is suspended, and this is not among what its user may do.
     #[error("you cannot do this while your account is suspended")]
     Suspended,
+    /// Whom an identity provider vouches for has an account.
+    #[error("that identity has an account")]
+    IdentityInUse,
+    /// The token that a guest is to register with is none of a guest.
+    #[error("guest_access_token is no guest's")]
+    NoGuest,
+    /// A guest registers by another name than they have.
+    #[error(
+        "a guest who registers keeps their name: username is to be the local part of their user id"
+    )]
+    NotTheGuest,
     /// Who asks is no admin, or asks for what admins may not do to each other.
     #[error("{0}")]
     NotForYou(&'static str),

@@ -20,8 +20,20 @@ impl Users {
     /// # Errors
     /// The store's.
     pub async fn issue_login_token(&self, user: UserSid) -> Result<String, UsersError> {
+        self.issue_login_token_for(user, LOGIN_TOKEN_LIFE_MS).await
+    }
+
+    /// The same with another life.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn issue_login_token_for(
+        &self,
+        user: UserSid,
+        life: Millis,
+    ) -> Result<String, UsersError> {
         let now = self.now();
-        let expires = now.saturating_add(LOGIN_TOKEN_LIFE_MS);
+        let expires = now.saturating_add(life);
         let token = format!("{expires}_{}", token(&**self.random(), 32));
         let mut batch = Batch::new();
         batch.delete_range(&schema::LOGIN_TOKENS, Range::all().before(&(now, [0; 32])));

@@ -4,10 +4,13 @@
 //! - `tokens`: access and refresh tokens, of which only hashes are stored; [`Users::authenticate`]
 //! - `moderation`: accounts that an admin has locked or suspended
 //! - `devices`, `profile`, `account_data`, `filters`: what their names say; `openid`: tokens for third parties; `login_tokens`: tokens for one login
+//! - `guests`: accounts of people who have not registered, and what becomes of them when they do
+//! - `identities`: who accounts belong to in the eyes of identity providers
 //! - `invite_permission`: whether a user takes invites
 //! - `emails`: addresses of accounts; `validation`: how someone shows that an address is theirs
 //! - `pushers`: what notifies a user; they go with the device that set them
 //! - [`services`]: callers that are application services, and their users' accounts
+//! - `vouched`: accounts of people whom someone else vouches for
 //! - `uiaa`: sessions of user-interactive authentication, in memory
 //!
 //! Called by the HTTP handlers, by `flows` and by `sync`. Nothing here knows rooms: that a profile change must show in
@@ -20,6 +23,8 @@ mod devices;
 pub mod emails;
 mod error;
 mod filters;
+mod guests;
+pub mod identities;
 mod invite_permission;
 pub mod login_tokens;
 pub mod moderation;
@@ -32,6 +37,7 @@ pub mod services;
 pub mod tokens;
 pub mod uiaa;
 pub mod validation;
+mod vouched;
 
 use std::sync::{Arc, atomic::AtomicU64};
 
@@ -47,6 +53,7 @@ pub use self::{
     devices::Device,
     emails::Email,
     error::{AuthFailure, UsersError},
+    identities::Identity,
     tokens::{Login, Session},
     validation::{ValidatedEmail, Validations},
 };
@@ -71,6 +78,8 @@ pub struct Requester {
     pub admin: bool,
     /// May read, and hardly write.
     pub suspended: bool,
+    /// Has no account of their own.
+    pub guest: bool,
     /// The application service that acts as this user, if it is not the user themselves.
     pub service: Option<Arc<Service>>,
 }

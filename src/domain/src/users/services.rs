@@ -79,6 +79,7 @@ impl Users {
             sid,
             device: masquerade.device.map(OwnedDeviceId::from),
             suspended: account.flags.suspended,
+            guest: false,
             // A token in a bridge's file is no key to the whole server.
             admin: false,
             service: Some(service.clone()),

@@ -131,6 +131,7 @@ impl Users {
             admin: account.admin,
             service: None,
             suspended: account.flags.suspended,
+            guest: view.contains(&schema::GUESTS, &row.user).await?,
         };
         let known = Arc::new(Known {
             row,

@@ -9,7 +9,10 @@ use std::collections::BTreeMap;
 use dashmap::DashMap;
 use sha2::{Digest, Sha256};
 
-use crate::random::{Random, token};
+use crate::{
+    random::{Random, token},
+    schema::UserSid,
+};
 
 /// How long a session lives, in milliseconds.
 const LIFETIME_MS: u64 = 30 * 60 * 1000;
@@ -29,6 +32,8 @@ struct Session {
     /// The stages that are done, and for those that show more than that they are done, what they have shown.
     completed: BTreeMap<String, Option<String>>,
     started: u64,
+    /// Whose operation it is, if it is someone's.
+    owner: Option<UserSid>,
 }
 
 impl Sessions {
@@ -38,6 +43,17 @@ impl Sessions {
 
     /// A new session for an operation.
     pub fn start(&self, random: &dyn Random, operation: &str, now: u64) -> String {
+        self.start_of(random, operation, None, now)
+    }
+
+    /// The same for an operation of someone's.
+    pub fn start_of(
+        &self,
+        random: &dyn Random,
+        operation: &str,
+        owner: Option<UserSid>,
+        now: u64,
+    ) -> String {
         if self.sessions.len() >= CAPACITY {
             self.sessions
                 .retain(|_, session| now.saturating_sub(session.started) < LIFETIME_MS);
@@ -51,6 +67,7 @@ impl Sessions {
             operation: hash(operation),
             completed: BTreeMap::new(),
             started: now,
+            owner,
         };
         self.sessions.insert(id.clone(), session);
         id
@@ -81,6 +98,19 @@ impl Sessions {
         let valid = session.operation == hash(operation)
             && now.saturating_sub(session.started) < LIFETIME_MS;
         valid.then(|| session.completed.keys().cloned().collect())
+    }
+
+    /// Whose operation a session is for; `None` if it is nobody's or there is no such session.
+    pub fn owner(&self, id: &str, now: u64) -> Option<UserSid> {
+        let session = self.sessions.get(id)?;
+        let valid = now.saturating_sub(session.started) < LIFETIME_MS;
+        session.owner.filter(|_| valid)
+    }
+
+    /// Whether there is such a session, of whatever operation.
+    pub fn is_there(&self, id: &str, now: u64) -> bool {
+        let session = self.sessions.get(id);
+        session.is_some_and(|session| now.saturating_sub(session.started) < LIFETIME_MS)
     }
 
     /// A stage is done.

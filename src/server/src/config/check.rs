@@ -3,18 +3,21 @@
 //! What is set is looked at even where another setting makes it idle: a certificate that cannot be read is told today, not on the
 //! day federation is turned on.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use http::{Uri, uri::Scheme};
 use ruma::{ServerName, UserId};
 use tracing_subscriber::EnvFilter;
 use vatra_domain::{flows::create_room, users::validation};
 
-use super::{Client, Config, Federation, Support, Turn, set};
+use super::{Client, Config, Federation, Support, Terms, Turn, set};
 use crate::{
+    captcha,
     http::address::Proxies,
+    jwt::Jwt,
     listen,
     outbound::{dial, mail::mailbox, policy::Network},
+    sso,
 };
 
 /// The smallest limit on requests that lets an event through, which may have 65,536 bytes.
@@ -50,6 +53,19 @@ impl Config {
         client(&self.client)?;
         federation(&self.federation)?;
         self.check_registration()?;
+        if let Err((key, remedy)) = Jwt::build(self) {
+            return refuse(key, remedy);
+        }
+        if let Err((key, remedy)) = sso::check(self) {
+            return refuse(key, remedy);
+        }
+        if let Err(fault) = dial::authorities(set(&self.sso.trusted_ca)) {
+            let remedy = format!("{fault}: write the path of a readable PEM file");
+            return refuse("sso.trusted_ca", remedy);
+        }
+        if let Some((key, remedy)) = captcha::fault(self) {
+            return refuse(key, remedy);
+        }
         self.check_mail()?;
         turn(&self.turn)?;
         support(&self.support)?;
@@ -146,6 +162,31 @@ impl Config {
                 "registration.open",
                 "anyone who reaches this address could register. Set registration.token, or set \
                  registration.allow_open_on_public_address = true if that is what you want",
+            );
+        }
+        let languages: BTreeSet<_> = registration
+            .terms
+            .iter()
+            .map(|terms| (&terms.id, &terms.language))
+            .collect();
+        let unfit = |terms: &Terms| {
+            let plain = |text: &str| {
+                !text.is_empty()
+                    && text
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+            };
+            !plain(&terms.id)
+                || !plain(&terms.language)
+                || terms.language == "version"
+                || terms.version.is_empty()
+                || terms.name.is_empty()
+                || !is_page(&terms.url)
+        };
+        if registration.terms.iter().any(unfit) || languages.len() < registration.terms.len() {
+            return refuse(
+                "registration.terms",
+                "write for each document, once for each language, an id and a language of letters, digits and - _ ., a version, a name, and a URL",
             );
         }
         Ok(())

@@ -8,6 +8,7 @@
 
 mod caller;
 mod callers;
+mod guests;
 mod input;
 mod signed;
 
@@ -33,7 +34,7 @@ use http_body::Body as _;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use ruma::api::{
     IncomingRequest, IncomingRequestExt, Metadata, OutgoingResponseExt,
-    auth_scheme::{AuthScheme, extract_bearer_or_query_token},
+    auth_scheme::extract_bearer_or_query_token,
     error::{DeserializationError, FromHttpRequestError},
     path_builder::PathBuilder,
 };
@@ -92,7 +93,7 @@ impl Routes {
             async move {
                 let read = async {
                     let (head, body) = apart(request);
-                    let caller = identify::<R::Authentication, C>(&app, &head).await?;
+                    let caller = identify::<R, C>(&app, &head).await?;
                     let body = read_body(body, app.limits.request_bytes).await?;
                     let params = decoded(params)?;
                     let args = params.iter().map(|(_, value)| value.to_owned()).collect();
@@ -136,7 +137,7 @@ impl Routes {
             async move {
                 let read = async {
                     let (head, body) = apart(request);
-                    let caller = identify::<R::Authentication, C>(&app, &head).await?;
+                    let caller = identify::<R, C>(&app, &head).await?;
                     let (parts, ()) = head.into_parts();
                     let announced_bytes = body.size_hint().exact();
                     let params = decoded(params)?;
@@ -287,7 +288,7 @@ where
     R::OutgoingResponse: Send + 'static,
 {
     let (head, body) = apart(request);
-    let caller = identify::<R::Authentication, C>(&app, &head).await?;
+    let caller = identify::<R, C>(&app, &head).await?;
     let bytes = read_body(body, app.limits.request_bytes).await?;
     must_be_readable(&bytes)?;
     let request = parsed::<R>(head, params, &bytes)?;
@@ -338,7 +339,7 @@ fn apart(request: Request) -> (http::Request<()>, Body) {
     (http::Request::from_parts(parts, ()), body)
 }
 
-async fn identify<A: AuthScheme, C: Caller<A>>(
+async fn identify<R: Metadata, C: Caller<R::Authentication>>(
     app: &App,
     head: &http::Request<()>,
 ) -> Result<C, Error> {
@@ -347,6 +348,9 @@ async fn identify<A: AuthScheme, C: Caller<A>>(
     let query = head.uri().query().unwrap_or_default();
     let caller = C::identify(app, token, query).await?;
     if let Some(requester) = caller.requester() {
+        if requester.guest {
+            guests::may_ask(&R::METHOD, head.uri().path())?;
+        }
         observe::name_caller(head, requester.user.as_str());
         if let Some(Address(address)) = head.extensions().get::<Address>() {
             app.users.seen(requester, &address.to_string());

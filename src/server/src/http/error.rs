@@ -51,6 +51,12 @@ impl Error {
         Self::new(StatusCode::FORBIDDEN, ErrorCode::Forbidden, message)
     }
 
+    /// What guests may not do.
+    pub(crate) fn no_guests(message: impl Display) -> Self {
+        let code = ErrorCode::GuestAccessForbidden;
+        Self::new(StatusCode::FORBIDDEN, code, message)
+    }
+
     pub(crate) fn not_found(message: impl Display) -> Self {
         Self::new(StatusCode::NOT_FOUND, ErrorCode::NotFound, message)
     }
@@ -203,6 +209,9 @@ impl From<UsersError> for Error {
                     .with("soft_logout", json!(true));
             }
             UsersError::Suspended => (StatusCode::FORBIDDEN, ErrorCode::UserSuspended),
+            UsersError::IdentityInUse => (StatusCode::BAD_REQUEST, ErrorCode::UserInUse),
+            UsersError::NoGuest => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
+            UsersError::NotTheGuest => (StatusCode::BAD_REQUEST, ErrorCode::InvalidUsername),
             UsersError::NotForYou(_) => (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
             UsersError::Elsewhere => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
             UsersError::NameTaken => (StatusCode::BAD_REQUEST, ErrorCode::UserInUse),
@@ -343,6 +352,7 @@ impl From<FlowError> for Error {
                 StatusCode::FORBIDDEN,
                 ErrorCode::CannotLeaveServerNoticeRoom,
             ),
+            FlowError::NoGuests => (StatusCode::FORBIDDEN, ErrorCode::GuestAccessForbidden),
             FlowError::InviteBlocked => (StatusCode::FORBIDDEN, ErrorCode::InviteBlocked),
             FlowError::BadState(_) => (StatusCode::FORBIDDEN, ErrorCode::BadState),
         };

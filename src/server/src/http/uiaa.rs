@@ -2,8 +2,9 @@
 //!
 //! <https://spec.matrix.org/v1.19/client-server-api/#user-interactive-authentication-api>
 
-use std::fmt::Debug;
+use std::{collections::BTreeMap, fmt::Debug};
 
+use http::StatusCode;
 use ruma::{
     DeviceId, UserId,
     api::{
@@ -11,9 +12,10 @@ use ruma::{
             AuthData, AuthFlow, AuthType, EmailUserIdentifier, MatrixUserIdentifier, UiaaInfo,
             UserIdentifier,
         },
-        error::{ErrorKind, StandardErrorBody},
+        error::{ErrorCode, ErrorKind, StandardErrorBody},
     },
 };
+use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq;
 use vatra_domain::{
     schema::EmailPurpose,
@@ -77,6 +79,7 @@ impl<'a> Operation<'a> {
         if self.user.is_some_and(|user| user.service.is_some()) {
             return Ok(None);
         }
+        let flows = self.flows(app).await?;
         let sessions = app.users.uiaa();
         let now = app.users.clock().now();
         let session = match auth.and_then(AuthData::session) {
@@ -84,11 +87,14 @@ impl<'a> Operation<'a> {
                 session.to_owned()
             }
             // Old clients send a stage without a session; then this request alone must complete a flow.
-            _ => sessions.start(&**app.users.random(), &self.name, now),
+            _ => {
+                let owner = self.user.map(|user| user.sid);
+                sessions.start_of(&**app.users.random(), &self.name, owner, now)
+            }
         };
         let mut failure = None;
         if let Some(auth) = auth {
-            match self.stage(app, auth).await? {
+            match self.stage(app, &flows, auth).await? {
                 Judged::Done(stage) => sessions.complete(&session, stage.as_str()),
                 Judged::Email(shown) => sessions.complete_with(&session, EMAIL, shown),
                 Judged::Refused(kind, message) => failure = Some((kind, message)),
@@ -99,11 +105,7 @@ impl<'a> Operation<'a> {
             .completed(&session, &self.name, now)
             .unwrap_or_default();
         let is_done = |stage: &AuthType| completed.iter().any(|done| done == stage.as_str());
-        if self
-            .flows
-            .iter()
-            .any(|flow| flow.stages.iter().all(is_done))
-        {
+        if flows.iter().any(|flow| flow.stages.iter().all(is_done)) {
             let email = sessions.shown(&session, EMAIL);
             sessions.end(&session);
             return Ok(email);
@@ -115,17 +117,41 @@ impl<'a> Operation<'a> {
             })
         });
         Err(Error::uiaa(&UiaaInfo {
-            flows: self.flows.clone(),
+            flows: flows.clone(),
             completed: completed.into_iter().map(AuthType::from).collect(),
-            params: serde_json::value::to_raw_value(&serde_json::json!({})).ok(),
+            params: serde_json::value::to_raw_value(&params(app, &flows)).ok(),
             session: Some(session),
             auth_error,
         }))
     }
 
+    /// The flows for this user: who logs in with an identity provider confirms with it, and who has no password only so.
+    async fn flows(&self, app: &App) -> Result<Vec<AuthFlow>, Error> {
+        let (Some(user), Some(sso)) = (self.user, &app.sso) else {
+            return Ok(self.flows.clone());
+        };
+        let identities = app.users.identities(user.sid).await?;
+        if !identities
+            .iter()
+            .any(|it| sso.provider(&it.provider).is_some())
+        {
+            return Ok(self.flows.clone());
+        }
+        let account = app.users.account(user.sid).await?;
+        let has_password = account.is_some_and(|account| account.password.is_some());
+        let mut flows = if has_password {
+            self.flows.clone()
+        } else {
+            Vec::new()
+        };
+        let stages = vec![AuthType::Sso];
+        flows.push(AuthFlow { stages });
+        Ok(flows)
+    }
+
     /// Judges what the client shows.
-    async fn stage(&self, app: &App, auth: &AuthData) -> Result<Judged, Error> {
-        let asked = |stage: &AuthType| self.flows.iter().any(|flow| flow.stages.contains(stage));
+    async fn stage(&self, app: &App, flows: &[AuthFlow], auth: &AuthData) -> Result<Judged, Error> {
+        let asked = |stage: &AuthType| flows.iter().any(|flow| flow.stages.contains(stage));
         let refused = |message| Judged::Refused(ErrorKind::Forbidden, message);
         Ok(match auth {
             AuthData::Dummy(_) if asked(&AuthType::Dummy) => Judged::Done(AuthType::Dummy),
@@ -171,10 +197,53 @@ impl<'a> Operation<'a> {
                     Err(error) => return Err(error.into()),
                 }
             }
+            AuthData::ReCaptcha(answer) if asked(&AuthType::ReCaptcha) => {
+                match is_person(app, &answer.response).await? {
+                    true => Judged::Done(AuthType::ReCaptcha),
+                    false => {
+                        let message = "the puzzle was not solved";
+                        Judged::Refused(ErrorKind::CaptchaInvalid, message)
+                    }
+                }
+            }
+            AuthData::Terms(_) if asked(&AuthType::Terms) => Judged::Done(AuthType::Terms),
             AuthData::FallbackAcknowledgement(_) => Judged::Nothing,
             _ => refused("this stage is not part of any flow"),
         })
     }
+}
+
+/// Whether an answer to the puzzle is right. What the judge does not say is no.
+pub(crate) async fn is_person(app: &App, answer: &str) -> Result<bool, Error> {
+    let Some(captcha) = &app.captcha else {
+        return Ok(false);
+    };
+    captcha.is_right(answer).await.map_err(|error| {
+        tracing::warn!(%error, "the judge of puzzles does not answer");
+        let message = "whether you are a person cannot be found out now; try again later";
+        Error::new(StatusCode::BAD_GATEWAY, ErrorCode::Unknown, message)
+    })
+}
+
+/// What clients need to know for the stages.
+fn params(app: &App, flows: &[AuthFlow]) -> Value {
+    let asked = |stage: &AuthType| flows.iter().any(|flow| flow.stages.contains(stage));
+    let mut params = Map::new();
+    if let Some(captcha) = app.captcha.as_ref().filter(|_| asked(&AuthType::ReCaptcha)) {
+        let key = json!({ "public_key": captcha.site_key });
+        params.insert(AuthType::ReCaptcha.to_string(), key);
+    }
+    if asked(&AuthType::Terms) {
+        let mut policies: BTreeMap<&str, Map<String, Value>> = BTreeMap::new();
+        for terms in &app.config.registration.terms {
+            let policy = policies.entry(&terms.id).or_default();
+            policy.insert("version".to_owned(), json!(terms.version));
+            let shown = json!({ "name": terms.name, "url": terms.url });
+            policy.insert(terms.language.clone(), shown);
+        }
+        params.insert(AuthType::Terms.to_string(), json!({ "policies": policies }));
+    }
+    params.into()
 }
 
 /// Refuses application services what belongs to the management of accounts.

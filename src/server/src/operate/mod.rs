@@ -113,7 +113,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
                 name: Some(name),
                 password: Some(password),
                 admin,
-                email: None,
+                ..NewAccount::default()
             };
             let (user, _) = users.register(new).await.map_err(told)?;
             Ok(vec![format!("{user} can log in")])
@@ -204,6 +204,7 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
         admin: false,
         service: None,
         suspended: false,
+        guest: false,
     })
 }
 

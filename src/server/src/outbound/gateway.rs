@@ -66,14 +66,14 @@ impl Gateway for Gateways {
     }
 }
 
-/// A stream to a gateway, with or without TLS.
-trait Either: AsyncRead + AsyncWrite + Send + Unpin {}
+/// A stream, with or without TLS.
+pub(super) trait Either: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Either for S {}
 
-/// Opens connections to where URLs say.
+/// Opens connections to where URLs say: without TLS only to the operator's own addresses.
 #[derive(Clone)]
-struct Connector {
-    dialer: Dialer,
+pub(super) struct Connector {
+    pub(super) dialer: Dialer,
 }
 
 impl Connector {

@@ -21,6 +21,7 @@ pub(crate) mod policy;
 mod resolve;
 pub(crate) mod services;
 mod stream;
+pub(crate) mod web;
 mod well_known;
 
 use std::{

@@ -9,6 +9,7 @@ use crate::{
     config::{Config, set},
     outbound::{
         self, dial::Dialer, dns::SystemDns, gateway::Gateways, policy::Policy, services::Services,
+        web::Web,
     },
 };
 
@@ -46,6 +47,27 @@ pub(super) fn service_line(config: &Config) -> Result<Arc<Services>, BuildError>
     let trusted = set(&config.federation.trusted_ca);
     let line = Services::new(trusted).map_err(|text| bad_authority(config, &text))?;
     Ok(Arc::new(line))
+}
+
+/// The way to identity providers as the settings say.
+pub(super) fn sso_web(config: &Config) -> Result<Web, BuildError> {
+    let settings = &config.sso;
+    let policy = policy(settings.allow_loopback, &settings.allowed_networks);
+    let dns = Arc::new(SystemDns::new());
+    let trusted = set(&settings.trusted_ca);
+    let dialer = Dialer::new(dns, policy, trusted).map_err(|text| {
+        let place = config.origin.of("sso.trusted_ca");
+        BuildError::Network(format!("{place}: {text}"))
+    })?;
+    Ok(Web::new(dialer))
+}
+
+/// The way to a service whose URL is the operator's own word, and whose answers lead nowhere: to every address.
+pub(super) fn own_web() -> Result<Web, BuildError> {
+    let everywhere = ["0.0.0.0/0".to_owned(), "::/0".to_owned()];
+    let dns = Arc::new(SystemDns::new());
+    let dialer = Dialer::new(dns, policy(true, &everywhere), None).map_err(BuildError::Network)?;
+    Ok(Web::new(dialer))
 }
 
 /// Which addresses are connected to. What is no network was refused when the settings were read.

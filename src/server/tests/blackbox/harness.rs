@@ -184,7 +184,8 @@ impl Server {
         self.user(&succeeds(request).await)
     }
 
-    fn user(&self, session: &Value) -> User {
+    /// The user of a session that was answered.
+    pub(crate) fn user(&self, session: &Value) -> User {
         User {
             id: text(&session["user_id"]),
             device: text(&session["device_id"]),

@@ -220,6 +220,7 @@ impl Server {
             admin: false,
             service: None,
             suspended: false,
+            guest: false,
         }
     }
 

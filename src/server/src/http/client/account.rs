@@ -55,20 +55,14 @@ struct RegisterBody {
     refresh_token: bool,
     #[serde(rename = "type")]
     login_type: Option<String>,
+    guest_access_token: Option<String>,
 }
 
 pub(super) async fn register(app: App, by: ByService, input: Input) -> Result<Response, Error> {
     let body: RegisterBody = input.read()?;
     match input.param("kind").as_deref() {
         None | Some("user") => {}
-        Some("guest") => {
-            let message = "this server has no guest accounts";
-            return Err(Error::new(
-                StatusCode::FORBIDDEN,
-                ErrorCode::GuestAccessForbidden,
-                message,
-            ));
-        }
+        Some("guest") => return register_guest(&app, body, input.address).await,
         Some(_) => return Err(Error::invalid_param("kind is user or guest")),
     }
     if body.login_type.as_deref() == Some("m.login.application_service") {
@@ -79,12 +73,18 @@ pub(super) async fn register(app: App, by: ByService, input: Input) -> Result<Re
         return Err(Error::forbidden("registration is closed on this server"));
     }
     app.rates.register(input.address)?;
-    if let Some(name) = &body.username {
+    let guest = match &body.guest_access_token {
+        Some(token) => Some(app.users.guest(token, body.username.as_deref()).await?),
+        None => None,
+    };
+    if let (Some(name), None) = (&body.username, &guest) {
         app.users.available(&name.to_lowercase()).await?;
     }
     let name = format!(
-        "register {:?} {:?}",
-        body.username, body.initial_device_display_name
+        "register {:?} {:?} {}",
+        body.username,
+        body.initial_device_display_name,
+        guest.is_some()
     );
     let operation = Operation {
         name,
@@ -111,11 +111,36 @@ pub(super) async fn register(app: App, by: ByService, input: Input) -> Result<Re
     let new = NewAccount {
         name: body.username,
         password: body.password,
-        admin: false,
         email,
+        ..NewAccount::default()
     };
-    let account = app.users.register(new).await?;
+    let account = match guest {
+        Some(guest) => {
+            app.users.upgrade_guest(guest.sid, new).await?;
+            (guest.user, guest.sid)
+        }
+        None => app.users.register(new).await?,
+    };
     registered(&app, account, body.inhibit_login, login).await
+}
+
+/// Who does not register. Nothing of what they send counts but the name of their device.
+async fn register_guest(
+    app: &App,
+    body: RegisterBody,
+    address: Option<Address>,
+) -> Result<Response, Error> {
+    if !app.config.registration.guests {
+        return Err(Error::no_guests("this server has no guest accounts"));
+    }
+    app.rates.register(address)?;
+    let login = Login {
+        display_name: body.initial_device_display_name,
+        ..Login::default()
+    };
+    login.check()?;
+    let account = app.users.register_guest().await?;
+    registered(app, account, false, login).await
 }
 
 /// An application service makes one of its users. <https://spec.matrix.org/v1.19/application-service-api/#server-admin-style-permissions>
@@ -151,17 +176,29 @@ async fn registered(
     Ok(Json(session_json(app, &session)).into_response())
 }
 
-/// With a token if there is one to know; with an e-mail address if that is required, and if not, with or without.
+/// With a token if there is one to know; with an e-mail address if that is required, and if not, with or without; with a puzzle and terms if there are
+/// any.
 fn registration_flows(app: &App) -> Vec<AuthFlow> {
     let settings = &app.config.registration;
-    let (token, email) = (AuthType::RegistrationToken, AuthType::EmailIdentity);
-    let flow = |stages: Vec<AuthType>| AuthFlow { stages };
-    let (without, with) = if settings.token.is_empty() {
-        (flow(vec![AuthType::Dummy]), flow(vec![email]))
-    } else {
-        // The token last: it alone would complete the other flow.
-        (flow(vec![token.clone()]), flow(vec![email, token]))
+    let mut stages = Vec::new();
+    if app.captcha.is_some() {
+        stages.push(AuthType::ReCaptcha);
+    }
+    if !settings.terms.is_empty() {
+        stages.push(AuthType::Terms);
+    }
+    if !settings.token.is_empty() {
+        stages.push(AuthType::RegistrationToken);
+    }
+    // The address first: all that comes after it would complete the other flow.
+    let email = AuthType::EmailIdentity;
+    let with = AuthFlow {
+        stages: [vec![email], stages.clone()].concat(),
     };
+    if stages.is_empty() {
+        stages.push(AuthType::Dummy);
+    }
+    let without = AuthFlow { stages };
     match (app.mail.is_some(), settings.require_email) {
         (false, _) => vec![without],
         (true, false) => vec![without, with],
@@ -202,7 +239,7 @@ pub(super) async fn whoami(
     Ok(whoami::Response {
         user_id: caller.user,
         device_id: caller.device,
-        is_guest: false,
+        is_guest: caller.guest,
     })
 }
 
@@ -369,7 +406,7 @@ async fn register_with_secret(
         name: Some(body.username),
         password: Some(body.password),
         admin: body.admin,
-        email: None,
+        ..NewAccount::default()
     };
     let (user, sid) = app.users.register(new).await?;
     if let Some(name) = body.displayname {

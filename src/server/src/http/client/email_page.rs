@@ -5,27 +5,25 @@
 use axum::{
     Json,
     extract::{Request, State},
-    response::{Html, IntoResponse, Response},
+    response::{IntoResponse, Response},
     routing::on,
 };
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{Method, StatusCode, header};
 use ruma::api::error::ErrorCode;
 use serde::Deserialize;
 use serde_json::json;
 use vatra_domain::{
     mail::templates::context,
-    random::token,
-    users::{
-        Validations,
-        validation::{PAGE, origin},
-    },
+    users::validation::{PAGE, origin},
 };
 
-use super::super::{
-    endpoint::{Input, Routes, languages, read_body},
-    error::Error,
-    fixed,
+use super::{
+    super::{
+        endpoint::{Input, Routes, languages, read_body},
+        error::Error,
+    },
+    pages::{Rights, lead_on, page},
 };
 use crate::{mail::Mail, wiring::App};
 
@@ -66,7 +64,8 @@ impl Submitted {
 }
 
 async fn look(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    let page = Page::new(&app, &mail(&app)?.validations, &request, PAGE);
+    mail(&app)?;
+    let page = Page::new(&app, &request, PAGE);
     let given = Submitted::of_form(request.uri().query().unwrap_or_default().as_bytes());
     match app.users.linked(&given.sid, &given.token).await? {
         Some(row) => {
@@ -79,7 +78,8 @@ async fn look(State(app): State<App>, request: Request) -> Result<Response, Erro
 }
 
 async fn submit(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    let page = Page::new(&app, &mail(&app)?.validations, &request, PAGE);
+    mail(&app)?;
+    let page = Page::new(&app, &request, PAGE);
     let kind = request.headers().get(header::CONTENT_TYPE);
     let is_form = kind.is_some_and(|kind| {
         kind.as_bytes()
@@ -96,7 +96,7 @@ async fn submit(State(app): State<App>, request: Request) -> Result<Response, Er
         .await?;
     match row {
         Some(row) => match row.next_link {
-            Some(link) => page.lead_on(&link),
+            Some(link) => lead_on(StatusCode::SEE_OTHER, &link),
             None => page.show(StatusCode::OK, "confirmed", &row.address, &given, None),
         },
         None => page.show(StatusCode::BAD_REQUEST, "not_confirmed", "", &given, None),
@@ -124,28 +124,19 @@ async fn submit_json(app: &App, body: Bytes) -> Result<Response, Error> {
     Ok(Json(json!({ "success": true })).into_response())
 }
 
-/// A page in the language of who looks at it.
+/// A page of letters, for who looks at it.
 pub(super) struct Page<'a> {
     app: &'a App,
-    validations: &'a Validations,
-    language: String,
+    languages: String,
     action: &'static str,
 }
 
 impl<'a> Page<'a> {
     /// A page whose form goes to `action`.
-    pub(super) fn new(
-        app: &'a App,
-        validations: &'a Validations,
-        request: &Request,
-        action: &'static str,
-    ) -> Self {
-        let languages = languages(request.headers());
-        let language = validations.templates().language(&languages).to_owned();
+    pub(super) fn new(app: &'a App, request: &Request, action: &'static str) -> Self {
         Self {
             app,
-            validations,
-            language,
+            languages: languages(request.headers()),
             action,
         }
     }
@@ -158,45 +149,14 @@ impl<'a> Page<'a> {
         given: &Submitted,
         leads_to: Option<String>,
     ) -> Result<Response, Error> {
-        let nonce = token(&**self.app.users.random(), 22);
         let values = context! {
-            server => self.app.server_name.as_str(), language => self.language.as_str(), address => address,
-            sid => given.sid.as_str(), token => given.token.as_str(), action => self.action, nonce => nonce.as_str(),
+            address => address, sid => given.sid.as_str(), token => given.token.as_str(), action => self.action,
         };
-        let page = self
-            .validations
-            .templates()
-            .page(&self.language, name, values)
-            .map_err(|error| Error::internal(&error))?;
         let leads_to = leads_to.unwrap_or_default();
-        let policy = format!(
-            "default-src 'none'; style-src 'nonce-{nonce}'; form-action 'self' {leads_to}; base-uri 'none'; frame-ancestors 'none'"
-        );
-        let mut response = (status, Html(page)).into_response();
-        let policy = HeaderValue::from_str(&policy).map_err(|error| Error::internal(&error))?;
-        response
-            .headers_mut()
-            .insert(header::CONTENT_SECURITY_POLICY, policy);
-        Ok(kept_private(response))
+        let rights = Rights {
+            leads_to: &leads_to,
+            ..Rights::default()
+        };
+        page(self.app, &self.languages, status, name, values, &rights)
     }
-
-    fn lead_on(&self, link: &str) -> Result<Response, Error> {
-        let location = HeaderValue::from_str(link).map_err(|error| Error::internal(&error))?;
-        let head = [(header::LOCATION, location)];
-        Ok(kept_private((StatusCode::SEE_OTHER, head).into_response()))
-    }
-}
-
-/// The token stands in the page's address: nobody else learns it, and nothing keeps it.
-fn kept_private(mut response: Response) -> Response {
-    let headers: [(HeaderName, &'static str); 4] = [
-        (header::CACHE_CONTROL, "no-store"),
-        (header::REFERRER_POLICY, "no-referrer"),
-        (header::X_FRAME_OPTIONS, "DENY"),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    for (name, value) in headers {
-        response.headers_mut().insert(name, fixed(value));
-    }
-    response
 }

@@ -13,6 +13,7 @@ mod discovery;
 mod email_page;
 mod emails;
 mod ephemeral;
+mod fallback;
 mod keys;
 mod legacy_media;
 mod media;
@@ -21,6 +22,7 @@ mod messages;
 mod networks;
 mod old_sync;
 mod openid;
+mod pages;
 mod people;
 mod profile;
 mod push;
@@ -30,6 +32,7 @@ mod rooms;
 mod server_notices;
 mod session;
 mod spaces;
+mod sso;
 mod sync;
 mod to_device;
 mod unsubscribe_page;
@@ -57,7 +60,7 @@ pub(crate) fn routes() -> Routes {
         .add(discovery::well_known_support)
         .add(discovery::well_known_server)
         .json::<ruma_discovery::get_capabilities::v3::Request, _, _, _>(discovery::capabilities)
-        .add(session::flows)
+        .json::<ruma_session::get_login_types::v3::Request, _, _, _>(session::flows)
         .json::<ruma_session::login::v3::Request, _, _, _>(session::login)
         .add(session::login_token)
         .add(session::refresh)
@@ -100,6 +103,7 @@ pub(crate) fn routes() -> Routes {
     let routes = networks::routes(media::routes(routes));
     let routes = server_notices::routes(old_sync::routes(admin::routes(routes)));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
+    let routes = fallback::routes(sso::routes(routes));
     account::shared_secret_routes(unsubscribe_page::routes(routes))
 }
 

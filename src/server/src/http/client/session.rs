@@ -11,8 +11,8 @@ use ruma::{
     OwnedDeviceId, OwnedUserId,
     api::{
         client::session::{
-            get_login_token::v1 as get_login_token, get_login_types::v3 as get_login_types, logout,
-            logout_all, refresh_token::v3 as refresh_token,
+            get_login_token::v1 as get_login_token, logout, logout_all,
+            refresh_token::v3 as refresh_token,
         },
         error::ErrorCode,
     },
@@ -30,22 +30,21 @@ use super::super::{
     error::Error,
     uiaa::{Operation, no_service, own_device},
 };
-use crate::wiring::App;
+use crate::{jwt::LOGIN_TYPE, sso::Sso, wiring::App};
 
-pub(super) async fn flows(
-    app: App,
-    (): (),
-    _: get_login_types::Request,
-) -> Result<get_login_types::Response, Error> {
-    let password = get_login_types::LoginType::Password(get_login_types::PasswordLoginType {});
-    let mut token = get_login_types::TokenLoginType::new();
-    token.get_login_token = true;
-    let mut flows = vec![password, get_login_types::LoginType::Token(token)];
-    if !app.users.services().is_empty() {
-        let by_service = get_login_types::ApplicationServiceLoginType {};
-        flows.push(get_login_types::LoginType::ApplicationService(by_service));
+pub(super) async fn flows(app: App, (): (), _: Input) -> Result<Response, Error> {
+    let mut flows = vec![
+        json!({ "type": "m.login.password" }),
+        json!({ "type": "m.login.token", "get_login_token": true }),
+    ];
+    flows.extend(app.sso.as_ref().map(Sso::flow));
+    if app.jwt.is_some() {
+        flows.push(json!({ "type": LOGIN_TYPE }));
     }
-    Ok(get_login_types::Response { flows })
+    if !app.users.services().is_empty() {
+        flows.push(json!({ "type": "m.login.application_service" }));
+    }
+    Ok(Json(json!({ "flows": flows })).into_response())
 }
 
 /// Read by hand: old clients name the user in three ways.
@@ -90,14 +89,9 @@ pub(super) async fn login(app: App, by: ByService, input: Input) -> Result<Respo
             };
             app.users.login_for(&*by.needed()?, &name).await?
         }
+        LOGIN_TYPE => by_jwt(&app, &body, input.address).await?,
         "m.login.token" => by_token(&app, &body, input.address).await?,
-        _ => {
-            return Err(Error::new(
-                StatusCode::BAD_REQUEST,
-                ErrorCode::Unknown,
-                "unknown login type",
-            ));
-        }
+        _ => return Err(unknown_type()),
     };
     let login = Login {
         device: body.device_id,
@@ -123,10 +117,7 @@ async fn by_token(
     address: Option<Address>,
 ) -> Result<(OwnedUserId, UserSid), Error> {
     app.rates.login_with_token(address)?;
-    let token = body.token.as_deref().ok_or_else(|| {
-        let code = ErrorCode::MissingParam;
-        Error::new(StatusCode::BAD_REQUEST, code, "token is needed")
-    })?;
+    let token = token_of(body)?;
     let wrong = || Error::forbidden("the token is unknown, used or expired");
     let sid = app.users.take_login_token(token).await?.ok_or_else(wrong)?;
     let account = app.users.account(sid).await?.ok_or_else(wrong)?;
@@ -135,6 +126,37 @@ async fn by_token(
     }
     let user = app.rooms.reader().user_id(sid).await?;
     Ok((user.ok_or_else(wrong)?, sid))
+}
+
+/// Who has a token that the operator's service has signed.
+async fn by_jwt(
+    app: &App,
+    body: &LoginBody,
+    address: Option<Address>,
+) -> Result<(OwnedUserId, UserSid), Error> {
+    let Some(jwt) = &app.jwt else {
+        return Err(unknown_type());
+    };
+    app.rates.login_with_token(address)?;
+    let token = token_of(body)?;
+    let name = jwt.subject(token).map_err(Error::forbidden)?;
+    let make = app.config.jwt.create_accounts;
+    match app.users.vouched_for(&name, make).await {
+        Err(UsersError::NotFound) => Err(Error::forbidden("you have no account here")),
+        other => Ok(other?),
+    }
+}
+
+fn token_of(body: &LoginBody) -> Result<&str, Error> {
+    body.token.as_deref().ok_or_else(|| {
+        let code = ErrorCode::MissingParam;
+        Error::new(StatusCode::BAD_REQUEST, code, "token is needed")
+    })
+}
+
+fn unknown_type() -> Error {
+    let code = ErrorCode::Unknown;
+    Error::new(StatusCode::BAD_REQUEST, code, "unknown login type")
 }
 
 /// Who shows their password.

@@ -29,7 +29,8 @@ fn linked(request: &Request) -> Submitted {
 }
 
 async fn look(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    let page = Page::new(&app, &mail(&app)?.validations, &request, PAGE_PATH);
+    mail(&app)?;
+    let page = Page::new(&app, &request, PAGE_PATH);
     let given = linked(&request);
     match app.users.subscription(&given.token).await? {
         Some(address) => page.show(StatusCode::OK, "unsubscribe", &address, &given, None),
@@ -38,7 +39,8 @@ async fn look(State(app): State<App>, request: Request) -> Result<Response, Erro
 }
 
 async fn stop(State(app): State<App>, request: Request) -> Result<Response, Error> {
-    let page = Page::new(&app, &mail(&app)?.validations, &request, PAGE_PATH);
+    mail(&app)?;
+    let page = Page::new(&app, &request, PAGE_PATH);
     let mut given = linked(&request);
     let body = read_body(request.into_body(), app.limits.request_bytes).await?;
     if given.token.is_empty() {

@@ -230,6 +230,7 @@ impl World {
             service: None,
             admin: false,
             suspended: false,
+            guest: false,
         }
     }
 
