@@ -140,6 +140,11 @@ async fn who_is_suspended_reads_leaves_and_takes_back_and_nothing_else(server: S
             format!("/profile/{}/displayname", encoded(&alice.id)),
             json!({ "displayname": "A" }),
         ),
+        (
+            Method::POST,
+            "/account/3pid/delete".to_owned(),
+            json!({ "medium": "email", "address": "alice@example.org" }),
+        ),
     ];
     for (method, path, body) in refusals {
         refused(

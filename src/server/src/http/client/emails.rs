@@ -39,7 +39,7 @@ use vatra_domain::{
 };
 
 use super::super::{
-    endpoint::{Input, Routes, read_body},
+    endpoint::{Input, Routes, Unsuspended, read_body},
     error::Error,
     uiaa::Operation,
 };
@@ -178,9 +178,10 @@ async fn add(app: App, caller: Requester, input: Input) -> Result<Response, Erro
     Ok(Json(json!({})).into_response())
 }
 
+/// Not for who is suspended: the admins may want to write to them.
 async fn delete(
     app: App,
-    caller: Requester,
+    Unsuspended(caller): Unsuspended,
     request: delete_3pid::Request,
 ) -> Result<delete_3pid::Response, Error> {
     match request.medium {
