@@ -7,7 +7,28 @@ use ruma::{
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::pdu::Pdu;
+use super::{pdu::Pdu, relation::Relation};
+
+/// Which kinds of relations pass, by the name that this has until it is in the specification (MSC3874).
+#[derive(Debug, Default, Deserialize)]
+pub struct Relations {
+    #[serde(rename = "org.matrix.msc3874.rel_types")]
+    types: Option<Vec<String>>,
+    #[serde(default, rename = "org.matrix.msc3874.not_rel_types")]
+    not_types: Vec<String>,
+}
+
+impl Relations {
+    /// Whether an event passes. One without a relation passes unless some kind is wanted.
+    pub fn pass(&self, pdu: &Pdu) -> bool {
+        if self.types.is_none() && self.not_types.is_empty() {
+            return true;
+        }
+        let kind = Relation::of(pdu).map(|relation| relation.rel_type);
+        let is_in = |kinds: &[String]| kind.as_ref().is_some_and(|kind| kinds.contains(kind));
+        self.types.as_deref().is_none_or(is_in) && !is_in(&self.not_types)
+    }
+}
 
 /// Whether an event of a room passes.
 pub fn room_event_matches(filter: &RoomEventFilter, room: &RoomId, pdu: &Pdu) -> bool {

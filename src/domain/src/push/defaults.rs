@@ -4,9 +4,11 @@ use ruma::{
     UserId,
     push::{
         Action, ConditionalPushRule, ConditionalPushRuleInit, EventMatchConditionData,
-        HighlightTweakValue, PatternedPushRuleInit, PushCondition, Ruleset,
-        SenderNotificationPermissionConditionData, SoundTweakValue, Tweak,
+        HighlightTweakValue, PatternedPushRuleInit, PushCondition, RoomMemberCountConditionData,
+        RoomMemberCountIs, Ruleset, SenderNotificationPermissionConditionData, SoundTweakValue,
+        Tweak,
     },
+    uint,
 };
 
 /// The rules that guess mentions from the text: they do not apply to an event that says itself whom it mentions.
@@ -24,6 +26,7 @@ pub fn defaults(user: &UserId) -> Ruleset {
     let mut rules = Ruleset::server_default(user);
     insert_after(&mut rules, ".m.rule.is_user_mention", display_name());
     insert_after(&mut rules, ".m.rule.is_room_mention", whole_room());
+    polls(&mut rules);
     rules.content.insert(
         PatternedPushRuleInit {
             actions: vec![notify(), sound(), highlight()],
@@ -35,6 +38,26 @@ pub fn defaults(user: &UserId) -> Ruleset {
         .into(),
     );
     rules
+}
+
+/// Polls, under the names that they have until they are in the specification (MSC3930): who answers one calls nobody.
+fn polls(rules: &mut Ruleset) {
+    let of_type = |kind: &str| {
+        let kind = format!("org.matrix.msc3381.poll.{kind}");
+        PushCondition::EventMatch(EventMatchConditionData::new("type".to_owned(), kind))
+    };
+    let id = |name: &str| format!(".org.matrix.msc3930.rule.poll_{name}");
+    let answered = rule(&id("response"), vec![of_type("response")], Vec::new());
+    rules.override_.insert(answered);
+    for kind in ["start", "end"] {
+        let two = RoomMemberCountConditionData::new(RoomMemberCountIs::from(uint!(2)));
+        let among_two = vec![PushCondition::RoomMemberCount(two), of_type(kind)];
+        let name = id(&format!("{kind}_one_to_one"));
+        let actions = vec![notify(), sound()];
+        rules.underride.insert(rule(&name, among_two, actions));
+        let anywhere = rule(&id(kind), vec![of_type(kind)], vec![notify()]);
+        rules.underride.insert(anywhere);
+    }
 }
 
 fn insert_after(rules: &mut Ruleset, other: &str, rule: ConditionalPushRule) {

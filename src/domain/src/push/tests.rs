@@ -218,6 +218,26 @@ fn the_default_rules_judge_every_kind_of_event() {
 }
 
 #[test]
+fn a_poll_that_starts_or_ends_notifies_and_an_answer_does_not() {
+    let ruleset = defaults(user_id!("@alice:a"));
+    for (kind, members, notify, sound) in [
+        ("start", 2, true, true),
+        ("end", 2, true, true),
+        ("start", 9, true, false),
+        ("end", 9, true, false),
+        ("response", 2, false, false),
+    ] {
+        let kind = format!("org.matrix.msc3381.poll.{kind}");
+        let outcome = judge(&ruleset, &event(&kind, None, json!({})), members, 0);
+        assert_eq!(
+            (outcome.notify, outcome.sound.is_some()),
+            (notify, sound),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
 fn the_master_rule_silences_everything() {
     let mut ruleset = defaults(user_id!("@alice:a"));
     ruleset

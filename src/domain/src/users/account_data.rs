@@ -56,6 +56,14 @@ struct IgnoredList {
     ignored_users: BTreeMap<String, Value>,
 }
 
+/// Whether a piece of account data was taken away: what is set to an empty object is (MSC3391). Only who knew it before is shown the
+/// empty object.
+fn is_gone(content: &str) -> bool {
+    let inner = content.trim().strip_prefix('{');
+    let inner = inner.and_then(|rest| rest.strip_suffix('}'));
+    inner.is_some_and(|inner| inner.trim().is_empty())
+}
+
 impl Users {
     /// One piece of account data, as JSON. `room` is [`GLOBAL`] for data of no room.
     pub async fn account_data(
@@ -70,6 +78,7 @@ impl Users {
             .view()
             .get(&schema::ACCOUNT_DATA, &(user, room, kind.to_owned()))
             .await?;
+        let row = row.filter(|row| !is_gone(&row.content));
         Ok(row.and_then(|row| RawValue::from_string(row.content).ok()))
     }
 
@@ -180,6 +189,7 @@ impl Users {
                 .await?;
             return Ok(rows
                 .into_iter()
+                .filter(|(_, row)| !is_gone(&row.content))
                 .filter_map(|((_, _, kind), row)| read(kind, row))
                 .collect());
         };

@@ -8,6 +8,7 @@
     clippy::panic
 )]
 
+mod account_data;
 mod appservices;
 mod bad_fields;
 mod bad_input;

@@ -12,6 +12,7 @@ both_engines!(
     an_unthreaded_receipt_wins_over_a_threaded_one_of_the_same_event,
     an_edit_is_bundled_and_an_edit_of_an_edit_is_not,
     the_event_nearest_to_a_moment_is_found,
+    messages_are_narrowed_to_kinds_of_relations,
 );
 
 fn v1(room: &str, rest: &str) -> String {
@@ -196,4 +197,46 @@ async fn the_event_nearest_to_a_moment_is_found(server: Server) {
     let bob = server.register("bob").await;
     let request = bob.request(Method::GET, &at(first, "f"));
     refused(request, 403, "M_FORBIDDEN").await;
+}
+
+/// MSC3874, by the name that it has until it is in the specification.
+async fn messages_are_narrowed_to_kinds_of_relations(server: Server) {
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let root = alice.send(&room, "root").await;
+    let thread = related(&alice, &room, "a", "m.thread", &root).await;
+    let reference = related(&alice, &room, "b", "m.reference", &root).await;
+    let narrowed = async |filter: Value| -> Vec<String> {
+        let mut filter = filter;
+        filter["types"] = json!(["m.room.message"]);
+        let filter = encoded(&filter.to_string());
+        let path = format!("/rooms/{}/messages?dir=f&filter={filter}", encoded(&room));
+        let page = alice.get(&path).await;
+        let chunk = page["chunk"].as_array().unwrap().iter();
+        chunk
+            .map(|event| event["event_id"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let (only, but) = (
+        "org.matrix.msc3874.rel_types",
+        "org.matrix.msc3874.not_rel_types",
+    );
+    for (filter, expected) in [
+        (json!({ only: ["m.thread"] }), vec![&thread]),
+        (
+            json!({ only: ["m.thread", "m.reference"] }),
+            vec![&thread, &reference],
+        ),
+        (json!({ only: [] }), vec![]),
+        (json!({ but: ["m.thread"] }), vec![&root, &reference]),
+        (json!({ but: ["m.thread", "m.reference"] }), vec![&root]),
+        (json!({ only: ["m.thread"], but: ["m.thread"] }), vec![]),
+        (json!({}), vec![&root, &thread, &reference]),
+    ] {
+        let got = narrowed(filter.clone()).await;
+        assert_eq!(got.iter().collect::<Vec<_>>(), expected, "{filter}");
+    }
+    let bad = encoded(&json!({ only: "m.thread" }).to_string());
+    let path = format!("/rooms/{}/messages?dir=f&filter={bad}", encoded(&room));
+    refused(alice.request(Method::GET, &path), 400, "M_INVALID_PARAM").await;
 }

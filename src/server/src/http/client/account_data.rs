@@ -1,9 +1,14 @@
 //! Account data, tags and filters. <https://spec.matrix.org/v1.19/client-server-api/#client-config>
 
+use axum::{
+    Json,
+    response::{IntoResponse, Response},
+};
 use http::StatusCode;
 use ruma::{
     UserId,
     api::{
+        auth_scheme::AccessToken,
         client::{
             config::{
                 get_global_account_data::v3 as get_global_data,
@@ -22,13 +27,17 @@ use ruma::{
     events::tag::{TagEventContent, Tags},
     serde::Raw,
 };
+use serde_json::json;
 use vatra_domain::{
     rooms::RoomError,
     schema::{GLOBAL, RoomSid},
     users::Requester,
 };
 
-use super::super::error::Error;
+use super::super::{
+    endpoint::{Input, Routes},
+    error::Error,
+};
 use crate::wiring::App;
 
 /// Types that have endpoints of their own.
@@ -97,6 +106,46 @@ pub(super) async fn set_room(
     )
     .await?;
     Ok(set_room_data::Response {})
+}
+
+/// `DELETE` of a user's account data (MSC3391), which is not ruma's.
+struct DeleteGlobal;
+ruma::metadata! {
+    @for DeleteGlobal,
+    method: DELETE,
+    rate_limited: false,
+    authentication: AccessToken,
+    path: "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/account_data/{event_type}",
+}
+
+/// The same of a room.
+struct DeleteRoom;
+ruma::metadata! {
+    @for DeleteRoom,
+    method: DELETE,
+    rate_limited: false,
+    authentication: AccessToken,
+    path: "/_matrix/client/unstable/org.matrix.msc3391/user/{user_id}/rooms/{room_id}/account_data/{event_type}",
+}
+
+/// What is not in the specification yet.
+pub(super) fn unstable_routes(routes: Routes) -> Routes {
+    routes
+        .json::<DeleteGlobal, _, _, _>(delete_global)
+        .json::<DeleteRoom, _, _, _>(delete_room)
+}
+
+async fn delete_global(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    own(&caller, input.id(0)?)?;
+    set(&app, &caller, GLOBAL, input.arg(1), "{}").await?;
+    Ok(Json(json!({})).into_response())
+}
+
+async fn delete_room(app: App, caller: Requester, input: Input) -> Result<Response, Error> {
+    own(&caller, input.id(0)?)?;
+    let room = room(&app, input.id(1)?).await?;
+    set(&app, &caller, room, input.arg(2), "{}").await?;
+    Ok(Json(json!({})).into_response())
 }
 
 async fn set(

@@ -39,6 +39,8 @@ pub(super) async fn versions(
         "org.matrix.msc3916.stable",
         "org.matrix.msc2285.stable",
         "org.matrix.msc3814",
+        "org.matrix.msc3391",
+        "org.matrix.msc3874",
     ];
     Ok(get_supported_versions::Response {
         versions: VERSIONS.iter().map(|&version| version.to_owned()).collect(),

@@ -12,10 +12,10 @@ use ruma::{
     api::client::filter::{LazyLoadOptions, RoomEventFilter},
     events::{StateEventType, TimelineEventType},
 };
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::value::RawValue;
 use vatra_domain::{
-    event::filter,
+    event::filter::{self, Relations},
     flows::backfill,
     rooms::{Event, RoomError},
     schema::RoomOrder,
@@ -44,7 +44,8 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
         Some("f") => Direction::Forward,
         _ => return Err(Error::invalid_param("dir is b or f")),
     };
-    let filter = read_filter(&input)?;
+    let (filter, relations): (RoomEventFilter, Relations) =
+        (read_filter(&input)?, read_filter(&input)?);
     let limit = read_limit(&input, filter.limit)?;
     let newest = seen
         .reader
@@ -73,6 +74,7 @@ pub(super) async fn messages(app: App, caller: Requester, input: Input) -> Resul
     let page = Page {
         seen: &seen,
         filter: &filter,
+        relations: &relations,
         ignored: &ignored,
         limit,
     };
@@ -115,6 +117,7 @@ pub(super) async fn newest(
     let page = Page {
         seen,
         filter: &RoomEventFilter::default(),
+        relations: &Relations::default(),
         ignored: &ignored,
         limit,
     };
@@ -125,6 +128,7 @@ pub(super) async fn newest(
 struct Page<'a> {
     seen: &'a Seen,
     filter: &'a RoomEventFilter,
+    relations: &'a Relations,
     /// Whose messages are left out.
     ignored: &'a Ignored,
     limit: usize,
@@ -226,7 +230,9 @@ impl Page<'_> {
         let visible = seen.viewer.visible(&seen.reader, &seen.room, &rows).await?;
         let passes = |event: &Arc<Event>| {
             let hushed = event.pdu.state_key.is_none() && self.ignored.contains(&event.pdu.sender);
-            !hushed && filter::room_event_matches(self.filter, &seen.room.id, &event.pdu)
+            !hushed
+                && filter::room_event_matches(self.filter, &seen.room.id, &event.pdu)
+                && self.relations.pass(&event.pdu)
         };
         Ok(rows
             .into_iter()
@@ -244,7 +250,8 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
     let seen = Seen::new(&app, &caller, input.id(0)?).await?;
     let id: &ruma::EventId = input.id(1)?;
     let event = seen.event(id).await?;
-    let filter = read_filter(&input)?;
+    let (filter, relations): (RoomEventFilter, Relations) =
+        (read_filter(&input)?, read_filter(&input)?);
     let limit = match input.param("limit").as_deref() {
         // Only the event itself.
         Some("0") => 0,
@@ -264,6 +271,7 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
     let half = |limit: usize| Page {
         seen: &seen,
         filter: &filter,
+        relations: &relations,
         ignored: &ignored,
         limit: limit.max(1),
     };
@@ -334,11 +342,11 @@ pub(super) async fn place(seen: &Seen, token: &str) -> Result<OrderToken, Error>
     Ok(order.map_or(OrderToken(RoomOrder(0)), OrderToken::after))
 }
 
-fn read_filter(input: &Input) -> Result<RoomEventFilter, Error> {
+fn read_filter<T: Default + DeserializeOwned>(input: &Input) -> Result<T, Error> {
     match input.param("filter") {
         Some(json) => serde_json::from_str(&json)
             .map_err(|error| Error::invalid_param(&format!("filter: {error}"))),
-        None => Ok(RoomEventFilter::default()),
+        None => Ok(T::default()),
     }
 }
 

@@ -103,7 +103,7 @@ pub(crate) fn routes() -> Routes {
     let routes = networks::routes(media::routes(routes));
     let routes = server_notices::routes(old_sync::routes(admin::routes(routes)));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
-    let routes = fallback::routes(sso::routes(routes));
+    let routes = account_data::unstable_routes(fallback::routes(sso::routes(routes)));
     account::shared_secret_routes(unsubscribe_page::routes(routes))
 }
 
