@@ -213,15 +213,38 @@ pub fn countersign(
     if !meant {
         return Err(BuildError::NotOurs);
     }
+    let (key, signature) = signer.sign(without_signatures(pdu, rules)?.as_bytes());
+    with_signature(pdu, signer.server_name().as_str(), key, signature, rules)
+}
+
+/// The form of an event that is signed.
+pub(super) fn without_signatures(
+    pdu: &Pdu,
+    rules: &RoomVersionRules,
+) -> Result<String, BuildError> {
     let unhashable = |error: String| BuildError::Pdu(PduError::Unhashable(error));
-    let mut object = pdu.to_canonical()?;
-    let mut signed = canonical_json::redact(object.clone(), &rules.redaction, None)
+    let mut signed = canonical_json::redact(pdu.to_canonical()?, &rules.redaction, None)
         .map_err(|error| unhashable(error.to_string()))?;
     signed.remove("signatures");
     signed.remove("unsigned");
-    let (key, signature) = signer.sign(json(&signed)?.as_bytes());
-    add_signature(&mut object, signer.server_name().as_str(), key, signature);
-    let bytes = Bytes::from(json(&object)?);
+    Ok(json(&signed)?)
+}
+
+/// The event with another signature.
+pub(super) fn with_signature(
+    pdu: &Pdu,
+    server: &str,
+    key: String,
+    signature: String,
+    rules: &RoomVersionRules,
+) -> Result<Pdu, BuildError> {
+    let mut object = pdu.to_canonical()?;
+    add_signature(&mut object, server, key, signature);
+    let bytes = json(&object)?;
+    if bytes.len() > MAX_EVENT_BYTES {
+        return Err(BuildError::TooLarge);
+    }
+    let bytes = Bytes::from(bytes);
     Ok(Pdu::parse(bytes, rules, Some(pdu.event_id.clone()))?)
 }
 

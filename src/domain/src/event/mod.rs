@@ -11,6 +11,7 @@
 //! | [`redact`] | an event emptied |
 //! | [`sound`] | whether a stored event still is what was signed |
 //! | [`client`] | an event as clients see it |
+//! | [`policy`] | whether a room's policy server recommends an event |
 //! | [`relation`] | what an event relates to |
 //! | [`filter`] | whether an event passes a client's filter |
 //!
@@ -23,6 +24,7 @@ pub mod check;
 pub mod client;
 pub mod filter;
 pub mod pdu;
+pub mod policy;
 pub mod redact;
 pub mod relation;
 pub mod resolve;

@@ -13,7 +13,7 @@ use super::{FlowError, membership::alias_target};
 use crate::{
     appservice::Services,
     event::build::Draft,
-    rooms::{Reader, Room, RoomError, Rooms},
+    rooms::{Reader, Room, RoomError, Rooms, receive::Receiver},
     schema::{self, AliasRow},
     users::Requester,
 };
@@ -67,12 +67,13 @@ fn governs(requester: &Requester) -> bool {
 /// # Errors
 /// [`FlowError::Exclusive`] for a person if an application service has it for itself, and for a service if it is none of its own.
 pub async fn remove_alias(
-    rooms: &Rooms,
+    receiver: &Receiver,
     services: &Services,
     requester: &Requester,
     alias: &RoomAliasId,
 ) -> Result<(), FlowError> {
     services.check_alias(requester.service.as_deref(), alias)?;
+    let rooms = receiver.rooms();
     let reader = rooms.reader();
     let row = reader
         .view()
@@ -105,7 +106,7 @@ pub async fn remove_alias(
         other => other?,
     };
     match room.filter(|_| may_set) {
-        Some(room) => drop_from_canonical(rooms, &reader, requester, &room, alias).await,
+        Some(room) => drop_from_canonical(receiver, &reader, requester, &room, alias).await,
         None => Ok(()),
     }
 }
@@ -197,7 +198,7 @@ fn named(content: &CanonicalJsonObject) -> Result<Vec<OwnedRoomAliasId>, FlowErr
 
 /// Takes a removed alias out of the room's canonical alias event.
 async fn drop_from_canonical(
-    rooms: &Rooms,
+    receiver: &Receiver,
     reader: &Reader,
     requester: &Requester,
     room: &Room,
@@ -229,7 +230,7 @@ async fn drop_from_canonical(
         content,
         redacts: None,
     };
-    rooms.send_one(&room.id, draft, None).await?;
+    receiver.send_one(&room.id, draft, None).await?;
     Ok(())
 }
 

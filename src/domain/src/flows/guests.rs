@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{FlowError, content};
 use crate::{
     event::build::Draft,
-    rooms::{RoomError, RoomGuard, Rooms},
+    rooms::{RoomError, RoomGuard, Rooms, receive::Receiver},
     schema::Membership,
 };
 
@@ -23,12 +23,17 @@ use crate::{
 /// # Errors
 /// [`FlowError::NoGuests`], and what the auth rules say.
 pub(super) async fn join(
-    rooms: &Rooms,
+    receiver: &Receiver,
     room: &RoomId,
     draft: Draft,
 ) -> Result<OwnedEventId, FlowError> {
+    let rooms = receiver.rooms();
     match join_once(rooms, room, draft.clone()).await {
         Err(FlowError::Room(RoomError::Raced)) => join_once(rooms, room, draft).await,
+        // If the room closes while its policy server is asked, the guest is taken out like who was there before.
+        Err(FlowError::Room(RoomError::Unasked)) => {
+            Ok(receiver.send_one(room, draft, None).await?)
+        }
         other => other,
     }
 }
@@ -39,7 +44,7 @@ async fn join_once(rooms: &Rooms, room: &RoomId, draft: Draft) -> Result<OwnedEv
         if !takes_guests(&mut guard).await? {
             return Err(FlowError::NoGuests);
         }
-        rooms.send(&mut guard, draft, None).await?
+        rooms.send_unasked(&mut guard, draft).await?
     };
     Ok(sent.durable().await?)
 }

@@ -56,7 +56,7 @@ impl Invite<'_> {
                 room: self.room,
                 reason: self.reason,
             };
-            return change.to(users, rooms, "invite").await;
+            return change.to(users, receiver, "invite").await;
         }
         let mut member = content(json!({ "membership": "invite" }))?;
         if let Some(reason) = self.reason {
@@ -76,6 +76,8 @@ impl Invite<'_> {
         let pdu = rooms.build_only(self.room, draft).await?;
         let room = rooms.reader().room(self.room).await?;
         let room = room.ok_or(RoomError::UnknownRoom)?;
+        // Nobody hears of an invite that the room does not let pass.
+        let pdu = receiver.recommended(&room, pdu).await?;
         let signed = self.deliver(receiver, &room, &pdu).await?;
         let manner = Manner {
             all_or_nothing: true,

@@ -101,8 +101,7 @@ impl Join<'_> {
 
     /// Joins a room that this server is in; false if another server must be asked.
     async fn join_here(&self, id: &RoomId) -> Result<bool, FlowError> {
-        let rooms = self.receiver.rooms();
-        let reader = rooms.reader();
+        let reader = self.receiver.rooms().reader();
         let Some(room) = reader.room(id).await? else {
             return Ok(false);
         };
@@ -124,7 +123,10 @@ impl Join<'_> {
             reason: self.reason,
         };
         let more = self.more.clone();
-        match change.to_with(self.users, rooms, "join", more).await {
+        match change
+            .to_with(self.users, self.receiver, "join", more)
+            .await
+        {
             // A room that was heard of only.
             Err(FlowError::Room(RoomError::UnknownRoom)) => Ok(false),
             other => other.map(|()| true),

@@ -46,7 +46,7 @@ pub async fn knock(
                 room,
                 reason,
             };
-            return change.to(users, rooms, "knock").await;
+            return change.to(users, receiver, "knock").await;
         }
         named.extend(others);
     }

@@ -67,7 +67,7 @@ async fn leave_anyway(
             room,
             reason,
         };
-        return change.to(users, rooms, "leave").await;
+        return change.to(users, receiver, "leave").await;
     }
     let event = reader.event_by_sid(row.event).await?;
     let event = event.ok_or(RoomError::UnknownEvent)?;

@@ -98,9 +98,9 @@ pub async fn set(
             redacts: None,
         };
         if by.guest && of == by.user && is_join(&draft.content) {
-            return guests::join(rooms, room, draft).await;
+            return guests::join(receiver, room, draft).await;
         }
-        return Ok(rooms.send_one_at(room, draft, None, sent).await?);
+        return Ok(receiver.send_one_at(room, draft, None, sent).await?);
     }
     let reader = rooms.reader();
     let known = reader.room(room).await?.ok_or(RoomError::UnknownRoom)?;

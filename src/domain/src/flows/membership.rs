@@ -12,7 +12,7 @@ use vatra_store::{Batch, CommitError};
 use super::{FlowError, content, guests, server_notices::may_refuse};
 use crate::{
     event::build::Draft,
-    rooms::{RoomError, Rooms, restricted::Vouching},
+    rooms::{RoomError, Rooms, receive::Receiver, restricted::Vouching},
     schema::{self, Membership, UserSid, topic},
     users::{Requester, Users},
 };
@@ -80,10 +80,10 @@ impl Change<'_> {
     pub async fn to(
         &self,
         users: &Users,
-        rooms: &Rooms,
+        receiver: &Receiver,
         membership: &str,
     ) -> Result<(), FlowError> {
-        self.to_with(users, rooms, membership, CanonicalJsonObject::new())
+        self.to_with(users, receiver, membership, CanonicalJsonObject::new())
             .await
     }
 
@@ -91,7 +91,7 @@ impl Change<'_> {
     pub(super) async fn to_with(
         &self,
         users: &Users,
-        rooms: &Rooms,
+        receiver: &Receiver,
         membership: &str,
         more: CanonicalJsonObject,
     ) -> Result<(), FlowError> {
@@ -111,34 +111,34 @@ impl Change<'_> {
             );
         }
         if membership == "join"
-            && let Some(voucher) = voucher(rooms, self.room, self.of).await?
+            && let Some(voucher) = voucher(receiver.rooms(), self.room, self.of).await?
         {
             let key = "join_authorised_via_users_server".to_owned();
             member.insert(key, CanonicalJsonValue::String(voucher));
         }
         add_to(&mut member, more);
-        self.send(rooms, member).await
+        self.send(receiver, member).await
     }
 
     /// Lifts a ban.
-    pub async fn unban(&self, users: &Users, rooms: &Rooms) -> Result<(), FlowError> {
-        if self.current(rooms).await? != Some(Membership::Ban) {
+    pub async fn unban(&self, users: &Users, receiver: &Receiver) -> Result<(), FlowError> {
+        if self.current(receiver.rooms()).await? != Some(Membership::Ban) {
             return Err(FlowError::BadState(format!("{} is not banned", self.of)));
         }
-        self.to(users, rooms, "leave").await
+        self.to(users, receiver, "leave").await
     }
 
     /// Throws someone out who is in, invited or knocking.
-    pub async fn kick(&self, users: &Users, rooms: &Rooms) -> Result<(), FlowError> {
-        match self.current(rooms).await? {
+    pub async fn kick(&self, users: &Users, receiver: &Receiver) -> Result<(), FlowError> {
+        match self.current(receiver.rooms()).await? {
             Some(Membership::Join | Membership::Invite | Membership::Knock) => {
                 if self.of == self.by.user {
-                    let reader = rooms.reader();
+                    let reader = receiver.rooms().reader();
                     let room = reader.room(self.room).await?;
                     let room = room.ok_or(RoomError::UnknownRoom)?;
                     may_refuse(&reader, self.by.sid, room.sid).await?;
                 }
-                self.to(users, rooms, "leave").await
+                self.to(users, receiver, "leave").await
             }
             _ => Err(RoomError::Forbidden(format!("{} is not in the room", self.of)).into()),
         }
@@ -159,7 +159,11 @@ impl Change<'_> {
             .map(|row| row.membership))
     }
 
-    async fn send(&self, rooms: &Rooms, content: CanonicalJsonObject) -> Result<(), FlowError> {
+    async fn send(
+        &self,
+        receiver: &Receiver,
+        content: CanonicalJsonObject,
+    ) -> Result<(), FlowError> {
         let draft = Draft {
             sender: self.by.user.clone(),
             kind: TimelineEventType::RoomMember,
@@ -168,9 +172,9 @@ impl Change<'_> {
             redacts: None,
         };
         if self.by.guest && self.of == self.by.user && is_join(&draft.content) {
-            guests::join(rooms, self.room, draft).await?;
+            guests::join(receiver, self.room, draft).await?;
         } else {
-            rooms.send_one(self.room, draft, None).await?;
+            receiver.send_one(self.room, draft, None).await?;
         }
         Ok(())
     }

@@ -117,6 +117,7 @@ impl From<ReceiveError> for FlowError {
     fn from(error: ReceiveError) -> Self {
         match error {
             ReceiveError::Room(error) => Self::Room(error),
+            ReceiveError::Policy(error) => Self::Remote(error),
             other => Self::Receive(other),
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{FlowError, membership::Change};
 use crate::{
-    rooms::{RoomError, Rooms},
+    rooms::{RoomError, receive::Receiver},
     schema::Membership,
     users::{Requester, Users},
 };
@@ -11,14 +11,14 @@ use crate::{
 /// keeps the old name.
 pub async fn changed(
     users: &Users,
-    rooms: &Rooms,
+    receiver: &Receiver,
     user: &Requester,
     field: &str,
 ) -> Result<(), FlowError> {
     if field != "displayname" && field != "avatar_url" {
         return Ok(());
     }
-    let reader = rooms.reader();
+    let reader = receiver.rooms().reader();
     for (sid, row) in reader.rooms_of(user.sid).await? {
         if row.membership != Membership::Join {
             continue;
@@ -32,8 +32,13 @@ pub async fn changed(
             room: &room.id,
             reason: None,
         };
-        match change.to(users, rooms, "join").await {
-            Ok(()) | Err(FlowError::Room(RoomError::Forbidden(_)) | FlowError::NoGuests) => {}
+        match change.to(users, receiver, "join").await {
+            Ok(())
+            | Err(
+                FlowError::Room(RoomError::Forbidden(_))
+                | FlowError::NoGuests
+                | FlowError::Remote(_),
+            ) => {}
             Err(error) => return Err(error),
         }
     }

@@ -121,7 +121,7 @@ impl ServerNotices {
             content: notice.content,
             redacts: None,
         };
-        Ok(receiver.rooms().send_one(&room, draft, txn).await?)
+        Ok(receiver.send_one(&room, draft, txn).await?)
     }
 
     async fn speaker(&self) -> Result<Requester, FlowError> {

@@ -34,6 +34,9 @@ pub enum RoomError {
     /// States of the room cannot be made one.
     #[error("the room's states cannot be resolved: {0}")]
     Unresolvable(String),
+    /// The room's policy server must be asked first; see `Receiver::send_one_at`.
+    #[error("the room's policy server must be asked")]
+    Unasked,
     /// Another writer came first and the retry lost too.
     #[error("the room changed meanwhile")]
     Raced,

@@ -23,6 +23,7 @@ pub mod judging;
 mod member_changes;
 pub mod mutual;
 pub mod outside;
+mod policy;
 pub mod power;
 mod reader;
 pub mod receive;

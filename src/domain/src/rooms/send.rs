@@ -73,7 +73,7 @@ impl Sent {
 }
 
 impl Rooms {
-    /// Locks, sends and waits until the event is durable: what most callers want. When the batch is lost to a failed
+    /// Locks, sends and waits until the event is durable; `Receiver::send_one` also asks the room's policy server, if there is one. When the batch is lost to a failed
     /// neighbour, the event is rebuilt once on the reloaded head.
     pub async fn send_one(
         &self,
@@ -95,14 +95,14 @@ impl Rooms {
     ) -> Result<OwnedEventId, RoomError> {
         let first = {
             let mut guard = self.lock(room).await?;
-            self.send_at(&mut guard, draft.clone(), txn.clone(), sent)
+            self.send_at(&mut guard, draft.clone(), txn.clone(), sent, true)
                 .await?
         };
         match first.durable().await {
             Err(RoomError::Raced) => {
                 let again = {
                     let mut guard = self.lock(room).await?;
-                    self.send_at(&mut guard, draft, txn, sent).await?
+                    self.send_at(&mut guard, draft, txn, sent, true).await?
                 };
                 again.durable().await
             }
@@ -110,7 +110,7 @@ impl Rooms {
         }
     }
 
-    /// Builds, authorises and submits an event of a local user. The caller drops the guard and then awaits
+    /// Builds, authorises and submits an event of a local user; no policy server is asked for what belongs to a larger whole. The caller drops the guard and then awaits
     /// [`Sent::durable`].
     ///
     /// # Errors
@@ -121,7 +121,19 @@ impl Rooms {
         draft: Draft,
         txn: Option<TxnKey>,
     ) -> Result<Sent, RoomError> {
-        self.send_at(guard, draft, txn, None).await
+        self.send_at(guard, draft, txn, None, false).await
+    }
+
+    /// The same, unless the room's policy server is to be asked.
+    ///
+    /// # Errors
+    /// As [`Rooms::send`], and [`RoomError::Unasked`].
+    pub async fn send_unasked(
+        &self,
+        guard: &mut RoomGuard,
+        draft: Draft,
+    ) -> Result<Sent, RoomError> {
+        self.send_at(guard, draft, None, None, true).await
     }
 
     async fn send_at(
@@ -130,22 +142,17 @@ impl Rooms {
         draft: Draft,
         txn: Option<TxnKey>,
         sent: Option<MilliSecondsSinceUnixEpoch>,
+        asking: bool,
     ) -> Result<Sent, RoomError> {
-        if let Some(txn) = &txn
-            && let Some(row) = self
-                .inner
-                .store
-                .view()
-                .get(&schema::TRANSACTIONS, &txn.row_key())
-                .await?
-        {
-            let event_id =
-                OwnedEventId::try_from(row.event_id).map_err(|_| RoomError::UnknownEvent)?;
+        if let Some(event_id) = self.sent_before(txn.as_ref()).await? {
             return Ok(Sent {
                 event_id,
                 event: None,
                 ticket: None,
             });
+        }
+        if asking {
+            guard.nobody_is_asked(&draft).await?;
         }
         self.check_redaction(guard, &draft).await?;
         let state_key = match &draft.state_key {
@@ -174,6 +181,20 @@ impl Rooms {
             None => None,
         };
         guard.append_own(pdu, own, txn).await
+    }
+
+    /// The event that an earlier request of a transaction made.
+    pub(super) async fn sent_before(
+        &self,
+        txn: Option<&TxnKey>,
+    ) -> Result<Option<OwnedEventId>, RoomError> {
+        let Some(txn) = txn else {
+            return Ok(None);
+        };
+        let view = self.inner.store.view();
+        let row = view.get(&schema::TRANSACTIONS, &txn.row_key()).await?;
+        let id = row.map(|row| OwnedEventId::try_from(row.event_id));
+        id.transpose().map_err(|_| RoomError::UnknownEvent)
     }
 
     /// Builds an event on the head and checks that the current state allows it. It is sent now, unless `sent` says otherwise.

@@ -479,7 +479,7 @@ impl From<RoomError> for Error {
     fn from(error: RoomError) -> Self {
         let (status, code) = match &error {
             // Whether a room exists is none of an outsider's business.
-            RoomError::UnknownRoom | RoomError::Forbidden(_) => {
+            RoomError::UnknownRoom | RoomError::Forbidden(_) | RoomError::Unasked => {
                 (StatusCode::FORBIDDEN, ErrorCode::Forbidden)
             }
             RoomError::BadContent(_) => (StatusCode::BAD_REQUEST, ErrorCode::BadJson),

@@ -11,4 +11,5 @@ mod at_once;
 mod forks;
 mod hostile;
 mod members;
+mod policy;
 mod world;

@@ -1,7 +1,7 @@
 //! Receiving: an event of another server is checked, placed and judged, and gets its status.
 //!
-//! 1. *Without any lock*, since this asks other servers: form, signatures and hash (`event/check`, `Keys`); the events before it that are
-//!    not here, and those that allow it (`fetch`). All of that is bounded in events, bytes and time.
+//! 1. *Without any lock*, since this asks other servers: form, signatures and hash (`event/check`, `Keys`); whether the room's policy server
+//!    recommends it (`policy`); the events before it that are not here, and those that allow it (`fetch`). All of that is bounded in events, bytes and time.
 //! 2. *In the room's turn*, without the network: outliers are judged by what allows them and stored (`outliers`); the event is
 //!    judged by its auth events, by the state before it, and by the current state (`place`), and appended or put aside.
 //!
@@ -19,6 +19,7 @@ mod gaps;
 pub mod import;
 pub(super) mod outliers;
 mod place;
+mod policy;
 mod state;
 
 use std::{collections::HashMap, sync::Arc};
@@ -28,13 +29,13 @@ use ruma::{CanonicalJsonObject, OwnedEventId, OwnedRoomId, OwnedServerName, Room
 use serde_json::value::RawValue as RawJsonValue;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::{Inner, Room, RoomError, Rooms};
+use super::{Inner, Room, RoomError, Rooms, TxnKey};
 use crate::{
     event::{
         check::{self, Dropped},
         pdu::Pdu,
     },
-    remote::{KeyError, Keys, Remote},
+    remote::{KeyError, Keys, Remote, RemoteError},
     schema::RoomSid,
 };
 
@@ -77,6 +78,9 @@ pub enum ReceiveError {
     /// What a server says the room is cannot be it.
     #[error("the other server's answer is no such room: {0}")]
     NoRoom(String),
+    /// The room's policy server does not recommend it, or cannot be asked.
+    #[error("the room's policy server: {0}")]
+    Policy(RemoteError),
     /// Something about the room.
     #[error(transparent)]
     Room(#[from] RoomError),
@@ -133,7 +137,7 @@ struct Gathered {
 }
 
 /// How an event comes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Manner {
     /// This server lets it in itself, and tells the room's other servers of it.
     pub relayed: bool,
@@ -141,6 +145,8 @@ pub struct Manner {
     pub told: bool,
     /// Someone waits to hear that it is part of the room: unless it is visible, nothing is stored.
     pub all_or_nothing: bool,
+    /// A local client's transaction made it.
+    pub txn: Option<TxnKey>,
 }
 
 impl Receiver {
@@ -257,6 +263,7 @@ impl Receiver {
         pdu: Pdu,
         manner: Manner,
     ) -> Result<Verdict, ReceiveError> {
+        let pdu = self.asked_for(room, pdu).await?;
         let mut gathered = self.gather(origin, room, &pdu).await?;
         let _turn = self.turn(room.sid).await;
         self.store_outliers(room, std::mem::take(&mut gathered.outliers))

@@ -238,7 +238,11 @@ impl Receiver {
                 break (guard, next);
             }
         };
-        if let Err(reason) = allowed_now(&mut guard, &judged.pdu).await? {
+        let mut allowed = allowed_now(&mut guard, &judged.pdu).await?;
+        if allowed.is_ok() {
+            allowed = guard.recommended(&judged.pdu).await?;
+        }
+        if let Err(reason) = allowed {
             drop(guard);
             if manner.all_or_nothing {
                 return Err(RoomError::Forbidden(reason).into());
@@ -265,7 +269,7 @@ impl Receiver {
                 changes,
                 partly: false,
                 nodes,
-                txn: None,
+                txn: manner.txn,
                 relayed: manner.relayed,
                 told: manner.told,
                 missing: judged.missing,

@@ -1,6 +1,6 @@
 //! Events that are built and not appended here: for other servers, or with something of theirs.
 
-use ruma::RoomId;
+use ruma::{MilliSecondsSinceUnixEpoch, RoomId};
 use serde_json::value::RawValue as RawJsonValue;
 
 use super::super::{Room, RoomError, Rooms};
@@ -37,8 +37,22 @@ impl Rooms {
     /// # Errors
     /// As [`Rooms::send`].
     pub async fn build_only(&self, room: &RoomId, draft: Draft) -> Result<Pdu, RoomError> {
+        self.build_only_at(room, draft, None).await
+    }
+
+    /// The same with another time of sending than now.
+    ///
+    /// # Errors
+    /// As [`Rooms::send`].
+    pub(in crate::rooms) async fn build_only_at(
+        &self,
+        room: &RoomId,
+        draft: Draft,
+        sent: Option<MilliSecondsSinceUnixEpoch>,
+    ) -> Result<Pdu, RoomError> {
         let mut guard = self.lock(room).await?;
-        self.build_on(&mut guard, draft, None).await
+        self.check_redaction(&mut guard, &draft).await?;
+        self.build_on(&mut guard, draft, sent).await
     }
 
     /// Builds an event of a local user at a place that another server has named: it is for that server to judge.

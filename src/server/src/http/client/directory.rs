@@ -79,7 +79,7 @@ pub(super) async fn delete(
     request: delete_alias::Request,
 ) -> Result<delete_alias::Response, Error> {
     directory::remove_alias(
-        &app.rooms,
+        &app.receiver,
         app.users.services(),
         &caller,
         &request.room_alias,

@@ -172,7 +172,7 @@ pub(super) async fn kick(
         room: &request.room_id,
         reason,
     };
-    change.kick(&app.users, &app.rooms).await?;
+    change.kick(&app.users, &app.receiver).await?;
     Ok(kick_user::Response {})
 }
 
@@ -188,7 +188,7 @@ pub(super) async fn ban(
         room: &request.room_id,
         reason,
     };
-    change.to(&app.users, &app.rooms, "ban").await?;
+    change.to(&app.users, &app.receiver, "ban").await?;
     Ok(ban_user::Response {})
 }
 
@@ -204,7 +204,7 @@ pub(super) async fn unban(
         room: &request.room_id,
         reason,
     };
-    change.unban(&app.users, &app.rooms).await?;
+    change.unban(&app.users, &app.receiver).await?;
     Ok(unban_user::Response {})
 }
 

@@ -69,7 +69,7 @@ async fn set(
         return Err(Error::forbidden("the profile of another user"));
     }
     if app.users.set_profile_field(caller.sid, name, value).await? {
-        flows::profile::changed(&app.users, &app.rooms, caller, name).await?;
+        flows::profile::changed(&app.users, &app.receiver, caller, name).await?;
     }
     Ok(Json(json!({})).into_response())
 }

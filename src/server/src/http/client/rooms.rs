@@ -22,7 +22,7 @@ use std::sync::Arc;
 use vatra_domain::{
     event::{build::Draft, client::client_json, relation::Relation},
     flows::{
-        content,
+        FlowError, content,
         create_room::create_room,
         directory::check_canonical,
         member_state,
@@ -145,7 +145,8 @@ async fn send_once(
         id: txn.to_owned(),
     };
     refuse_second_reaction(app, caller, room, &draft, &txn).await?;
-    Ok(app.rooms.send_one_at(room, draft, Some(txn), sent).await?)
+    let id = app.receiver.send_one_at(room, draft, Some(txn), sent);
+    Ok(id.await.map_err(FlowError::from)?)
 }
 
 /// When an event was sent, as an application service says; what others say is not listened to.
@@ -250,7 +251,8 @@ pub(super) async fn set_state(
             content,
             redacts: None,
         };
-        app.rooms.send_one_at(room, draft, None, sent).await?
+        let id = app.receiver.send_one_at(room, draft, None, sent);
+        id.await.map_err(FlowError::from)?
     };
     Ok(Json(json!({ "event_id": id })).into_response())
 }
