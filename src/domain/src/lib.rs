@@ -9,7 +9,7 @@
 //! | 1 | [`remote`], [`mail`] |
 //! | 2 | [`appservice`], [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
-//! | 4 | [`sync`], [`federation`], [`media`] |
+//! | 4 | [`sync`], [`federation`], [`media`], [`search`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod appservice;
@@ -28,5 +28,6 @@ pub mod random;
 pub mod remote;
 pub mod rooms;
 pub mod schema;
+pub mod search;
 pub mod sync;
 pub mod users;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
@@ -24,6 +24,7 @@ const FLOORS: [(&str, u8); 18] = [
     ("rooms", 3),
     ("sync", 4),
     ("media", 4),
+    ("search", 4),
     ("federation", 4),
     ("flows", 5),
     ("followers", 5),

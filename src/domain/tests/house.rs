@@ -84,9 +84,29 @@ fn only_the_store_knows_the_engine() {
 }
 
 #[test]
+fn only_search_knows_tantivy() {
+    for folder in ["domain", "server", "store"] {
+        let manifest = fs::read_to_string(crates().join(folder).join("Cargo.toml")).unwrap();
+        assert!(!manifest.contains("tantivy"), "{folder} depends on tantivy");
+    }
+    for (path, text) in sources("search/src") {
+        for word in ["ruma", "vatra_domain", "vatra_store"] {
+            let named = code(&text).any(|line| line.contains(word));
+            assert!(!named, "{} knows Matrix", path.display());
+        }
+    }
+}
+
+#[test]
 fn there_are_no_globals() {
     let mut globals = Vec::new();
-    for folder in ["domain/src", "server/src", "store/src", "store/rocksdb/src"] {
+    for folder in [
+        "domain/src",
+        "server/src",
+        "store/src",
+        "store/rocksdb/src",
+        "search/src",
+    ] {
         for (path, text) in sources(folder) {
             for line in code(&text) {
                 let item = line.strip_prefix("pub ").unwrap_or(line);

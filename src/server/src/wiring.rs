@@ -29,6 +29,7 @@ use vatra_domain::{
         mail_sender::MailSender,
         notices::Notices,
         push_sender::{self, PushSender},
+        search_indexer,
     },
     ids::Ids,
     mail::templates::Templates,
@@ -37,6 +38,7 @@ use vatra_domain::{
     remote::{self, Keys, Remote},
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, receive::Receiver, unread::Unreads},
     schema,
+    search::Search,
     sync::{Providers, Syncs, Waiters},
     users::{
         Users, UsersError,
@@ -117,6 +119,8 @@ pub struct Parts {
     pub syncs: Syncs,
     /// Who waits for it.
     pub waiters: Waiters,
+    /// Full-text search, if that is wanted.
+    pub search: Option<Search>,
     /// Pictures and files.
     pub media: Media,
     /// Receives rooms' events of other servers.
@@ -401,6 +405,20 @@ impl App {
         let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
         follow(Arc::new(notices.clone()), &mut followers);
         tasks.spawn(notices.clone().run(soft_stop.clone()));
+        let search = config.search.enabled.then(|| {
+            let search = Search::new(rooms.clone());
+            let parts = search_indexer::Parts {
+                rooms: rooms.clone(),
+                search: search.clone(),
+                clock: clock.clone(),
+                folder: config.data_dir.join("search"),
+                memory_bytes: usize::try_from(quarter / 4).unwrap_or(usize::MAX),
+            };
+            let status = followers::Status::new(search_indexer::NAME);
+            followers.push(status.clone());
+            tasks.spawn(search_indexer::run(parts, status, soft_stop.clone()));
+            search
+        });
         let mail_sender = mail.as_ref().map(|mail| {
             mail.write_to_the_away(&config, (&notices, &rooms, &users), &tasks, &soft_stop)
         });
@@ -454,6 +472,7 @@ impl App {
             ephemeral,
             syncs,
             waiters,
+            search,
             media,
             receiver,
             federation,

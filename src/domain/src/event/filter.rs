@@ -47,6 +47,11 @@ pub fn room_event_matches(filter: &RoomEventFilter, room: &RoomId, pdu: &Pdu) ->
         }
 }
 
+/// Whether events of a type pass, whoever sent them and wherever.
+pub fn room_event_type_matches(filter: &RoomEventFilter, kind: &str) -> bool {
+    types_match(filter.types.as_deref(), &filter.not_types, kind)
+}
+
 /// Whether events of a type of a room pass, whoever sent them.
 pub fn room_type_matches(filter: &RoomEventFilter, room: &RoomId, kind: &str) -> bool {
     room_matches(filter, room) && types_match(filter.types.as_deref(), &filter.not_types, kind)

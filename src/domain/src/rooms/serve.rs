@@ -158,6 +158,24 @@ pub async fn events(
     Ok(shown)
 }
 
+/// Which events of a room a viewer hears: may see, with what they say. They are neither redacted nor emptied for who came later.
+pub async fn heard(
+    reader: &Reader,
+    viewer: &Viewer,
+    room: &Room,
+    events: &[Arc<Event>],
+) -> Result<Vec<bool>, RoomError> {
+    let visible = viewer.visible(reader, room, events).await?;
+    let seen = as_seen(reader, viewer, room, events).await?;
+    let whole = events.iter().zip(&*seen);
+    let whole = whole.map(|(event, seen)| Arc::ptr_eq(event, seen) && event.redacted_by.is_none());
+    Ok(visible
+        .into_iter()
+        .zip(whole)
+        .map(|(one, two)| one && two)
+        .collect())
+}
+
 /// The viewer's membership at each event.
 async fn memberships(
     reader: &Reader,

@@ -118,7 +118,7 @@ impl FromStr for BatchToken {
 }
 
 /// Digits only: `u64::from_str` would take a leading plus.
-fn number(text: &str) -> Result<u64, BadToken> {
+pub(crate) fn number(text: &str) -> Result<u64, BadToken> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(BadToken);
     }

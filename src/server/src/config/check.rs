@@ -111,10 +111,11 @@ impl Config {
         if set(&self.media_dir).is_none() {
             return refuse("media_dir", "write a folder such as /var/lib/vatra/media");
         }
-        if self.media_dir.starts_with(self.data_dir.join("store")) {
+        let deleting = ["store", "search"].map(|folder| self.data_dir.join(folder));
+        if deleting.iter().any(|it| self.media_dir.starts_with(it)) {
             return refuse(
                 "media_dir",
-                "write a folder of its own: the store deletes what it does not know in its folder",
+                "write a folder of its own: the store and the search index delete what they do not know in their folders",
             );
         }
         Ok(())

@@ -50,6 +50,8 @@ pub struct Config {
     pub media: Media,
     /// Push gateways.
     pub push: Push,
+    /// Full-text search.
+    pub search: Search,
     /// Voice and video calls.
     pub turn: Turn,
     /// The mail server that sends this server's mail.
@@ -323,6 +325,14 @@ impl Push {
     }
 }
 
+/// Full-text search.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Search {
+    /// Whether people can search what was said in rooms that are not encrypted. The index is kept in `data_dir`.
+    pub enabled: bool,
+}
+
 /// A TURN server, which relays calls between those who cannot reach each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -477,6 +487,7 @@ impl Default for Config {
                 legacy_unauthenticated: false,
             },
             push: Push::default(),
+            search: Search { enabled: true },
             turn: Turn {
                 uris: Vec::new(),
                 shared_secret: String::new(),
@@ -554,7 +565,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(Jwt => jwt, RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
+default_section!(Jwt => jwt, RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Search => search, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
 
 impl Config {
     /// What runs without a file: for trying it out, on this machine only.

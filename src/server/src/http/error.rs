@@ -15,6 +15,7 @@ use vatra_domain::{
     media::MediaError,
     remote::RemoteError,
     rooms::RoomError,
+    search::SearchError,
     sync::SyncError,
     users::{AuthFailure, UsersError, pushers::PusherError},
 };
@@ -471,6 +472,21 @@ impl From<SyncError> for Error {
             SyncError::Room(error) => error.into(),
             SyncError::Users(error) => error.into(),
             SyncError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<SearchError> for Error {
+    fn from(error: SearchError) -> Self {
+        match error {
+            SearchError::TooLong(_) | SearchError::TooMany(_) | SearchError::BadToken => {
+                Self::invalid_param(&error.to_string())
+            }
+            SearchError::NotReady => {
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, ErrorCode::Unknown, error)
+            }
+            SearchError::Index(error) => Self::internal(&error),
+            SearchError::Room(error) => error.into(),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, letters.
+//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, searches, letters.
 //!
 //! Each kind has a bucket per key that refills steadily. The key is the user; where there is none yet, the name that someone
 //! tries to log in as and the address they come from (of IPv6 the network of 64 bits, which is what one customer has). Off
@@ -43,6 +43,7 @@ pub struct Rates {
     join: Keyed,
     invite: Keyed,
     media: Keyed,
+    search: Keyed,
     mail_to: Keyed,
     mail_from: Keyed,
 }
@@ -76,6 +77,7 @@ impl Rates {
             join: per_second(1, 30),
             invite: per_second(1, INVITES),
             media: per_second(10, 100),
+            search: per_second(2, 20),
             mail_to: per_letter(Duration::from_secs(600), 5),
             mail_from: per_letter(Duration::from_secs(10), 30),
         }
@@ -130,6 +132,11 @@ impl Rates {
             Some(count) => self.check_user(&self.invite, user, count),
             None => Ok(()),
         }
+    }
+
+    /// A search by `user`.
+    pub(crate) fn search(&self, user: &Requester) -> Result<(), Error> {
+        self.check_user(&self.search, user, NonZeroU32::MIN)
     }
 
     /// An upload by `user`.

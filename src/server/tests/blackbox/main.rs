@@ -41,6 +41,7 @@ mod registration;
 mod restore;
 mod rooms;
 mod routing;
+mod search;
 mod server;
 mod server_notices;
 mod services;

@@ -277,6 +277,8 @@ impl Receiver {
         batch.put(&schema::EVENTS, &event.sid, &event.row());
         if event.status == Status::Visible {
             put_place(&mut batch, &event);
+            let sid = event.sid;
+            batch.put_at_position(&schema::PAST, move |position| ((position, sid), ()));
             // What clients do not see relates to nothing.
             inner.put_relation(&mut batch, &event).await?;
         }

@@ -1,5 +1,6 @@
 //! The way up from older stores. Each step may be killed at any point and then runs again from its start.
 
+mod past;
 mod related;
 mod times;
 
@@ -16,5 +17,10 @@ pub(super) const ALL: &[Migration] = &[
         version: 3,
         name: "the times of events, and the replies in threads",
         run: times::times_and_threads,
+    },
+    Migration {
+        version: 4,
+        name: "list the events that stand in no log",
+        run: past::list_past,
     },
 ];

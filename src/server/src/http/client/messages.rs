@@ -258,32 +258,14 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
         Some(_) => read_limit(&input, filter.limit)?,
         None => DEFAULT,
     };
-    let newest = seen
-        .reader
-        .order_at(seen.room.sid, seen.until())
-        .await?
-        .map_or(OrderToken(event.order), OrderToken::after);
-    let (here, after) = (
-        OrderToken::before(event.order),
-        OrderToken::after(event.order),
-    );
     let ignored = app.users.ignored(caller.sid).await?;
-    let half = |limit: usize| Page {
-        seen: &seen,
-        filter: &filter,
-        relations: &relations,
-        ignored: &ignored,
-        limit: limit.max(1),
-    };
-    let (mut before, mut start) = half(limit.div_ceil(2)).back(here, None).await?;
-    let (mut later, mut end) = half(limit / 2).forward(after, newest).await?;
-    // Where to read on from is at the event itself, on a side of which nothing is shown.
-    if limit < 2 {
-        (later, end) = (Vec::new(), None);
-    }
-    if limit == 0 {
-        (before, start) = (Vec::new(), None);
-    }
+    let limits = (limit.div_ceil(2), limit / 2);
+    let Around {
+        before,
+        later,
+        start,
+        end,
+    } = around(&seen, (&ignored, &filter, &relations), &event, limits).await?;
     let last = later.last().unwrap_or(&event);
     let root = seen.reader.root_after(last).await?;
     let mut state = seen.reader.state_events_at(root).await?;
@@ -302,11 +284,9 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
                     .any(|sender| event.pdu.state_key.as_deref() == Some(sender.as_str()))
         });
     }
-    let start = start.or(before.last().map(|event| OrderToken::before(event.order)));
-    let end = end.or(later.last().map(|event| OrderToken::after(event.order)));
     let answer = Context {
-        start: start.unwrap_or(here).to_string(),
-        end: end.unwrap_or(after).to_string(),
+        start: start.to_string(),
+        end: end.to_string(),
         event: seen
             .show(&app, std::slice::from_ref(&event))
             .await?
@@ -317,6 +297,59 @@ pub(super) async fn context(app: App, caller: Requester, input: Input) -> Result
         state: seen.show(&app, &state).await?,
     };
     Ok(Json(answer).into_response())
+}
+
+/// What stands around an event.
+pub(super) struct Around {
+    /// The events before it, newest first.
+    pub(super) before: Vec<Arc<Event>>,
+    /// The events after it, oldest first.
+    pub(super) later: Vec<Arc<Event>>,
+    /// Where to read on backwards, and forwards.
+    pub(super) start: OrderToken,
+    pub(super) end: OrderToken,
+}
+
+/// Events before and after one, so many at most, that someone may see and that pass.
+pub(super) async fn around(
+    seen: &Seen,
+    (ignored, filter, relations): (&Ignored, &RoomEventFilter, &Relations),
+    event: &Arc<Event>,
+    (before_limit, after_limit): (usize, usize),
+) -> Result<Around, Error> {
+    let newest = seen
+        .reader
+        .order_at(seen.room.sid, seen.until())
+        .await?
+        .map_or(OrderToken(event.order), OrderToken::after);
+    let (here, after) = (
+        OrderToken::before(event.order),
+        OrderToken::after(event.order),
+    );
+    let page = |limit| Page {
+        seen,
+        filter,
+        relations,
+        ignored,
+        limit,
+    };
+    // Where to read on from is at the event itself, on a side of which nothing is shown.
+    let (before, start) = match before_limit {
+        0 => (Vec::new(), None),
+        limit => page(limit).back(here, None).await?,
+    };
+    let (later, end) = match after_limit {
+        0 => (Vec::new(), None),
+        limit => page(limit).forward(after, newest).await?,
+    };
+    let start = start.or(before.last().map(|event| OrderToken::before(event.order)));
+    let end = end.or(later.last().map(|event| OrderToken::after(event.order)));
+    Ok(Around {
+        before,
+        later,
+        start: start.unwrap_or(here),
+        end: end.unwrap_or(after),
+    })
 }
 
 /// The answer of `/context`; its events are written as they are.

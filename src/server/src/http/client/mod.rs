@@ -29,6 +29,7 @@ mod push;
 mod push_rules;
 mod relations;
 mod rooms;
+mod search;
 mod server_notices;
 mod session;
 mod spaces;
@@ -44,7 +45,7 @@ use ruma::api::client::{
     discovery as ruma_discovery, keys as ruma_keys, knock as ruma_knock,
     membership as ruma_membership, message as ruma_message, presence as ruma_presence,
     profile as ruma_profile, push as ruma_push, read_marker as ruma_marker,
-    receipt as ruma_receipt, relations as ruma_relations, room as ruma_room,
+    receipt as ruma_receipt, relations as ruma_relations, room as ruma_room, search as ruma_search,
     session as ruma_session, space as ruma_space, state as ruma_state, sync as ruma_sync,
     threads as ruma_threads, typing as ruma_typing,
 };
@@ -156,6 +157,7 @@ fn room_routes(routes: Routes) -> Routes {
         .json::<ruma_membership::joined_members::v3::Request, _, _, _>(membership::joined_members)
         .json::<ruma_message::get_message_events::v3::Request, _, _, _>(messages::messages)
         .json::<ruma_context::get_context::v3::Request, _, _, _>(messages::context)
+        .json::<ruma_search::search_events::v3::Request, _, _, _>(search::search)
         .json::<ruma_typing::create_typing_event::v3::Request, _, _, _>(ephemeral::typing)
         .json::<ruma_receipt::create_receipt::v3::Request, _, _, _>(ephemeral::receipt)
         .json::<ruma_marker::set_read_marker::v3::Request, _, _, _>(ephemeral::read_markers)

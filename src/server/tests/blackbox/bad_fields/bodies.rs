@@ -218,6 +218,14 @@ pub(super) fn bodies() -> Vec<(&'static str, Value)> {
         ("/report/{p7}", json!({ "reason": "r", "score": -1 })),
         ("/report", json!({ "reason": "r" })),
         (
+            "/v3/search",
+            json!({ "search_categories": { "room_events": {
+                "search_term": "hello", "keys": ["content.body"], "filter": filter, "order_by": "recent",
+                "event_context": { "before_limit": 1, "after_limit": 1, "include_profile": true }, "include_state": true,
+                "groupings": { "group_by": [{ "key": "room_id" }, { "key": "sender" }] },
+            } } }),
+        ),
+        (
             "/user_directory/search",
             json!({ "search_term": "a", "limit": 5 }),
         ),
