@@ -29,6 +29,7 @@ use vatra_domain::{
         mail_sender::MailSender,
         notices::Notices,
         push_sender::{self, PushSender},
+        retention::{self, Retention},
         search_indexer,
     },
     ids::Ids,
@@ -139,6 +140,8 @@ pub struct Parts {
     pub push_sender: PushSender,
     /// Writes to people who are away, if there is a mail server.
     pub mail_sender: Option<MailSender>,
+    /// Empties messages that are too old, if that is wanted.
+    pub retention: Option<Retention>,
     /// How the followers of the log are doing.
     pub followers: Vec<Arc<followers::Status>>,
     /// Bounds.
@@ -419,6 +422,16 @@ impl App {
             tasks.spawn(search_indexer::run(parts, status, soft_stop.clone()));
             search
         });
+        let retention = config.retention.enabled.then(|| {
+            let retention = Retention::new(retention::Parts {
+                rooms: rooms.clone(),
+                clock: clock.clone(),
+                policy: retention_policy(&config),
+                interval: Duration::from_secs(config.retention.interval_s),
+            });
+            tasks.spawn(retention.clone().run(soft_stop.clone()));
+            retention
+        });
         let mail_sender = mail.as_ref().map(|mail| {
             mail.write_to_the_away(&config, (&notices, &rooms, &users), &tasks, &soft_stop)
         });
@@ -482,6 +495,7 @@ impl App {
             sender,
             push_sender,
             mail_sender,
+            retention,
             followers,
             limits,
             rates,
@@ -549,6 +563,16 @@ async fn tell_services(
         followers.push(status.clone());
         let running = telling.clone().run(service.clone(), status, stop.clone());
         tasks.spawn(running);
+    }
+}
+
+/// How long messages are kept.
+fn retention_policy(config: &Config) -> retention::Policy {
+    let millis = |seconds: u64| (seconds != 0).then(|| seconds.saturating_mul(1_000));
+    retention::Policy {
+        default: millis(config.retention.default_max_lifetime_s),
+        least: millis(config.retention.allowed_min_lifetime_s),
+        most: millis(config.retention.allowed_max_lifetime_s),
     }
 }
 

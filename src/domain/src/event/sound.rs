@@ -12,7 +12,7 @@ use super::{pdu::Pdu, redact::redact, signer::Signer};
 /// What is wrong with an event, in words; empty if nothing is. A redacted event has lost what its content hash was of, but its
 /// id and its signatures are of what redaction keeps. Only signatures of this server's own key are looked at.
 ///
-/// `redacted` says that this server has redacted it. Costs one parse, three hashes and maybe a signature check.
+/// `redacted` says that this server has redacted it, or emptied it because its time was over. Costs one parse, three hashes and maybe a signature check.
 pub fn faults(pdu: &Pdu, rules: &RoomVersionRules, redacted: bool, signer: &Signer) -> Vec<String> {
     let object = match pdu.to_canonical() {
         Ok(object) => object,

@@ -10,6 +10,7 @@
 //! - [`guests`]: who has no account of their own leaves rooms that let no guests in any more
 //! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
 //! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways, [`mail_sender`] writes to those who are away
+//! - [`retention`]: empties messages that are too old, in rounds of its own
 //! - [`search_indexer`]: texts, to the index of full-text search, in which it keeps its cursor
 //!
 //! To add one: implement [`Follower`], give it a name that was never used, and start [`run`] in the server's wiring.
@@ -21,6 +22,7 @@ pub mod key_news;
 pub mod mail_sender;
 pub mod notices;
 pub mod push_sender;
+pub mod retention;
 pub mod search_indexer;
 
 use std::{

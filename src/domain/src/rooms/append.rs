@@ -20,7 +20,10 @@ use ruma::{OwnedEventId, events::StateEventType};
 use vatra_store::{Batch, Ticket};
 
 pub use self::changes::membership_of;
-pub(super) use self::{changes::PendingMembership, redaction::held_key};
+pub(super) use self::{
+    changes::PendingMembership,
+    redaction::{drop_relations, held_key},
+};
 use self::{changes::StateOf, settle::Settle};
 use super::{Event, Head, RoomError, RoomGuard, TxnKey, event::Unrelated, state::Grown};
 use crate::{
@@ -193,6 +196,7 @@ impl RoomGuard {
             tail: EventTail {
                 root_after: placed.root_after,
                 gapped: !placed.missing.is_empty(),
+                expired: false,
             },
             unrelated: Unrelated::default(),
         })

@@ -28,7 +28,7 @@ pub struct Event {
     pub room: RoomSid,
     /// The room's version.
     pub version: RoomVersionId,
-    /// The event itself; emptied if it was redacted.
+    /// The event itself; emptied if it was redacted or its time was over.
     pub pdu: Arc<Pdu>,
     /// Whether clients may see it at all.
     pub status: Status,
@@ -44,7 +44,7 @@ pub struct Event {
     pub redacted_by: Option<EventSid>,
     /// The local device's transaction that made it: user, device, transaction id.
     pub transaction: Option<(UserSid, String, String)>,
-    /// The state after it, and whether events before it are missing.
+    /// The state after it, whether events before it are missing, and whether its time was over.
     pub tail: EventTail,
     /// Until when it is known that nothing relates to it.
     pub(super) unrelated: Unrelated,
@@ -118,6 +118,11 @@ impl Event {
             position,
             ..self.clone()
         }
+    }
+
+    /// Whether what it says is gone: it was redacted, or its time was over.
+    pub fn is_empty(&self) -> bool {
+        self.redacted_by.is_some() || self.tail.expired
     }
 
     /// Whether its place in the room was worked out, so that what follows it can be judged: not of outliers.

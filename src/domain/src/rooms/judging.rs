@@ -68,7 +68,7 @@ impl Judge {
         context: &Context,
     ) -> Option<AnyPushRuleRef<'a>> {
         let hushed = event.pdu.state_key.is_none() && taste.ignored.contains(&event.pdu.sender);
-        if hushed || event.redacted_by.is_some() || event.pdu.sender == context.user {
+        if hushed || event.is_empty() || event.pdu.sender == context.user {
             return None;
         }
         let subject = Subject::read_before(&event.pdu, self.content(event));

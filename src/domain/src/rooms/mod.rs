@@ -25,6 +25,7 @@ pub mod mutual;
 pub mod outside;
 mod policy;
 pub mod power;
+mod purge;
 mod reader;
 pub mod receive;
 mod resolve;

@@ -158,7 +158,7 @@ pub async fn events(
     Ok(shown)
 }
 
-/// Which events of a room a viewer hears: may see, with what they say. They are neither redacted nor emptied for who came later.
+/// Which events of a room a viewer hears: may see, with what they say. They are not emptied, for anyone or for who came later.
 pub async fn heard(
     reader: &Reader,
     viewer: &Viewer,
@@ -168,7 +168,7 @@ pub async fn heard(
     let visible = viewer.visible(reader, room, events).await?;
     let seen = as_seen(reader, viewer, room, events).await?;
     let whole = events.iter().zip(&*seen);
-    let whole = whole.map(|(event, seen)| Arc::ptr_eq(event, seen) && event.redacted_by.is_none());
+    let whole = whole.map(|(event, seen)| Arc::ptr_eq(event, seen) && !event.is_empty());
     Ok(visible
         .into_iter()
         .zip(whole)
@@ -207,7 +207,7 @@ async fn aggregate(
     event: &Arc<Event>,
     form: &Form,
 ) -> Result<Option<Box<RawValue>>, RoomError> {
-    if event.redacted_by.is_some() || event.pdu.state_key.is_some() {
+    if event.is_empty() || event.pdu.state_key.is_some() {
         return Ok(None);
     }
     let related = reader

@@ -247,7 +247,7 @@ impl Count<'_> {
             }
             let receipt = self.receipt(thread.as_deref()).await?;
             let read = own.get(&thread).copied().max(receipt);
-            if event.redacted_by.is_some() || read.is_some_and(|read| read >= event.order) {
+            if event.is_empty() || read.is_some_and(|read| read >= event.order) {
                 continue;
             }
             let context = match &mut context {

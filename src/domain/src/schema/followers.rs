@@ -15,6 +15,24 @@ pub struct FollowerRow {
 }
 impl_value!(FollowerRow);
 
+/// Up to where a room was gone through by the times of its events, because some are too old.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RetainedRow {
+    /// When the last event was sent, in milliseconds since the Unix epoch.
+    pub ts: u64,
+    /// Where it stands in the room.
+    pub order: RoomOrder,
+}
+impl_value!(RetainedRow);
+
+impl RetainedRow {
+    /// Before all events.
+    pub const START: Self = Self {
+        ts: 0,
+        order: RoomOrder(0),
+    };
+}
+
 /// A server's part in a room.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RoomServerRow {

@@ -27,7 +27,8 @@ pub use self::{
         RemoteListRow, SignedRow, UserSignatureRow,
     },
     followers::{
-        DestinationRow, FollowerRow, NoticeRow, OutTransactionRow, PusherStateRow, RoomServerRow,
+        DestinationRow, FollowerRow, NoticeRow, OutTransactionRow, PusherStateRow, RetainedRow,
+        RoomServerRow,
     },
     ids::{EventSid, NodeId, RoomOrder, RoomSid, StateKeySid, UserSid},
     mail::{
@@ -351,9 +352,12 @@ pub const THREAD_REPLIES: Map<(RoomSid, RoomOrder), String> =
 pub const EVENT_TIMES: Map<(RoomSid, u64, RoomOrder), EventSid> =
     Map::new(Keyspace::Stream, 57, "event_times");
 
-/// Visible events that stand in no log, those of before a gap, by when they were filled in; the search index reads it beside the log.
-/// 20 bytes a row.
+/// What the log does not tell of events: that they were filled in before a gap, or emptied because their time was over. By when that was; the
+/// search index reads it beside the log. 20 bytes a row.
 pub const PAST: Map<(Position, EventSid), ()> = Map::new(Keyspace::Stream, 58, "past");
+
+/// How far the rooms that do not keep their messages for good were gone through (owner: followers). Of the range of rooms. 30 bytes a row.
+pub const RETAINED: Map<RoomSid, RetainedRow> = Map::new(Keyspace::Index, 59, "retained");
 
 // ---------------------------------------------------------------- users (owner: users)
 

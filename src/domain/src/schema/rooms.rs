@@ -54,7 +54,7 @@ pub enum Status {
 pub struct EventRow {
     /// What is known beside the bytes.
     pub head: EventHead,
-    /// The PDU, as signed (or as redacted, once `redacted_by` is set).
+    /// The PDU, as signed (or as redacted, once `redacted_by` or `expired` is set).
     pub pdu: Bytes,
 }
 
@@ -94,15 +94,21 @@ pub struct EventTail {
     pub root_after: Option<StateRoot>,
     /// When it came, events before it were missing.
     pub gapped: bool,
+    /// It was emptied here because its time was over: it is what a redaction would leave of it.
+    pub expired: bool,
 }
 
 impl EventTail {
     const AFTER: u8 = 1;
     const NODE: u8 = 2;
     const GAPPED: u8 = 4;
+    const EXPIRED: u8 = 8;
 
     fn write(self, out: &mut Vec<u8>) {
         let mut flags = if self.gapped { Self::GAPPED } else { 0 };
+        if self.expired {
+            flags |= Self::EXPIRED;
+        }
         if let Some(root) = self.root_after {
             flags |= Self::AFTER | root.map_or(0, |_| Self::NODE);
         }
@@ -118,6 +124,7 @@ impl EventTail {
         let mut tail = Self {
             root_after: (flags & Self::AFTER != 0).then_some(None),
             gapped: flags & Self::GAPPED != 0,
+            expired: flags & Self::EXPIRED != 0,
         };
         if flags & Self::NODE == 0 {
             return Some((tail, 1));
@@ -423,12 +430,16 @@ mod tests {
         };
         let pdu = Bytes::from_static(b"{}");
         for root_after in [None, Some(None), Some(Some(NodeId(u64::MAX)))] {
-            for gapped in [false, true] {
+            for (gapped, expired) in [(false, false), (false, true), (true, false), (true, true)] {
                 let mut row = EventRow {
                     head: head.clone(),
                     pdu: pdu.clone(),
                 };
-                row.head.tail = EventTail { root_after, gapped };
+                row.head.tail = EventTail {
+                    root_after,
+                    gapped,
+                    expired,
+                };
                 let bytes = Bytes::from(row.to_bytes());
                 assert_eq!(EventRow::from_bytes(bytes.clone()).unwrap(), row);
                 for cut in 0..bytes.len() - pdu.len() {

@@ -1,7 +1,7 @@
 //! What can be found of an event, and by which words.
 //!
 //! Found are messages, by their body, and the events that name a room or say what it is about. An edit is not found itself: the message is found
-//! by what it says now. What was redacted is not found, nor what was said in an encrypted room.
+//! by what it says now. What was redacted or is too old is not found, nor what was said in an encrypted room.
 
 use std::sync::Arc;
 
@@ -207,7 +207,7 @@ impl<'a> Texts<'a> {
 
     /// Whether what an event says can be shown to anyone, and was said in a room that was not encrypted.
     async fn is_open(&self, event: &Event) -> Result<bool, RoomError> {
-        if event.status != Status::Visible || event.redacted_by.is_some() {
+        if event.status != Status::Visible || event.is_empty() {
             return Ok(false);
         }
         let kind = StateEventType::RoomEncryption;
@@ -227,9 +227,7 @@ impl<'a> Texts<'a> {
             .filter(|(_, row)| row.rel_type == "m.replace" && row.kind == "m.room.message");
         let edits: Vec<EventSid> = edits.map(|(_, row)| row.event).collect();
         for edit in self.reader.events(&edits).await?.into_iter().flatten() {
-            if edit.pdu.sender == event.pdu.sender
-                && edit.redacted_by.is_none()
-                && said(&edit.pdu).is_some()
+            if edit.pdu.sender == event.pdu.sender && !edit.is_empty() && said(&edit.pdu).is_some()
             {
                 return Ok(Some(edit));
             }

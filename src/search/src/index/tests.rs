@@ -243,11 +243,9 @@ fn damage_is_told_and_cleared() {
 
     // A bit of a file with postings.
     let files = fs::read_dir(folder.path()).unwrap();
-    let postings = files.map(|entry| entry.unwrap().path());
-    let postings = postings
-        .filter(|path| path.extension().is_some_and(|it| it == "term"))
-        .next()
-        .unwrap();
+    let mut files = files.map(|entry| entry.unwrap().path());
+    let postings = files.find(|path| path.extension().is_some_and(|it| it == "term"));
+    let postings = postings.unwrap();
     let mut bytes = fs::read(&postings).unwrap();
     bytes[0] ^= 1;
     fs::write(&postings, bytes).unwrap();

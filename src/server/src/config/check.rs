@@ -10,7 +10,7 @@ use ruma::{ServerName, UserId};
 use tracing_subscriber::EnvFilter;
 use vatra_domain::{flows::create_room, users::validation};
 
-use super::{Client, Config, Federation, Support, Terms, Turn, set};
+use super::{Client, Config, Federation, Retention, Support, Terms, Turn, set};
 use crate::{
     captcha,
     http::address::Proxies,
@@ -27,6 +27,9 @@ const LEAST_MEMORY: u64 = 32 << 20;
 
 /// The longest time before people are written to, in seconds.
 const LONGEST_DELAY_S: u64 = 604_800;
+
+/// The shortest time between two rounds through all rooms, in seconds.
+const LEAST_INTERVAL_S: u64 = 60;
 
 const NETWORKS: &str = "write networks such as 10.0.0.0/8 or fd00::/8";
 
@@ -67,6 +70,7 @@ impl Config {
             return refuse(key, remedy);
         }
         self.check_mail()?;
+        retention(&self.retention)?;
         turn(&self.turn)?;
         support(&self.support)?;
         self.check_appservices()?;
@@ -294,6 +298,31 @@ fn federation(federation: &Federation) -> Checked {
             "federation.delegate",
             "write a host name, with a port if it is not 8448, such as matrix.example.org:443",
         );
+    }
+    Ok(())
+}
+
+fn retention(retention: &Retention) -> Checked {
+    let (least, most) = (
+        retention.allowed_min_lifetime_s,
+        retention.allowed_max_lifetime_s,
+    );
+    if most != 0 && least > most {
+        return refuse(
+            "retention.allowed_min_lifetime_s",
+            "write no more than retention.allowed_max_lifetime_s, or 0 for no bound",
+        );
+    }
+    let default = retention.default_max_lifetime_s;
+    if default != 0 && default < least {
+        return refuse(
+            "retention.default_max_lifetime_s",
+            "write no less than retention.allowed_min_lifetime_s, or 0 to keep messages for good",
+        );
+    }
+    if retention.interval_s < LEAST_INTERVAL_S {
+        let remedy = format!("write at least {LEAST_INTERVAL_S} seconds, such as 3600");
+        return refuse("retention.interval_s", remedy);
     }
     Ok(())
 }

@@ -52,6 +52,8 @@ pub struct Config {
     pub push: Push,
     /// Full-text search.
     pub search: Search,
+    /// How long messages are kept.
+    pub retention: Retention,
     /// Voice and video calls.
     pub turn: Turn,
     /// The mail server that sends this server's mail.
@@ -333,6 +335,22 @@ pub struct Search {
     pub enabled: bool,
 }
 
+/// How long messages are kept: `m.room.retention` of rooms, within bounds of the server's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    /// Whether messages that are too old are emptied.
+    pub enabled: bool,
+    /// How long messages are kept in rooms that say nothing of it, in seconds; 0: for good.
+    pub default_max_lifetime_s: u64,
+    /// How long they are kept at least, whatever a room says, in seconds; 0: no bound.
+    pub allowed_min_lifetime_s: u64,
+    /// How long they are kept at most in rooms with a policy, in seconds; 0: no bound.
+    pub allowed_max_lifetime_s: u64,
+    /// How often old messages are looked for, in seconds.
+    pub interval_s: u64,
+}
+
 /// A TURN server, which relays calls between those who cannot reach each other.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -488,6 +506,13 @@ impl Default for Config {
             },
             push: Push::default(),
             search: Search { enabled: true },
+            retention: Retention {
+                enabled: false,
+                default_max_lifetime_s: 0,
+                allowed_min_lifetime_s: 86_400,
+                allowed_max_lifetime_s: 0,
+                interval_s: 3_600,
+            },
             turn: Turn {
                 uris: Vec::new(),
                 shared_secret: String::new(),
@@ -565,7 +590,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(Jwt => jwt, RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Search => search, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
+default_section!(Jwt => jwt, RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Search => search, Retention => retention, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
 
 impl Config {
     /// What runs without a file: for trying it out, on this machine only.

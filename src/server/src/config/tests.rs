@@ -194,6 +194,8 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         ("federation", "trusted_ca", "\"/nowhere/ca.pem\""),
         ("metrics", "listen", "\"9009\""),
         ("storage", "memory_budget_bytes", "1000"),
+        ("retention", "interval_s", "1"),
+        ("retention", "default_max_lifetime_s", "1"),
     ] {
         let error = refused(&format!("[{section}]"), &format!("{key} = {value}"));
         let expected = format!("vatra.toml: {section}.{key}: ");
@@ -204,6 +206,7 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         ("data_dir", "\"\""),
         ("media_dir", "\"\""),
         ("media_dir", "\"./data/store/media\""),
+        ("media_dir", "\"./data/search/media\""),
     ] {
         let error = refused("", &format!("{key} = {value}"));
         let expected = format!("vatra.toml: {key}: ");

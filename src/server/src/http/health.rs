@@ -91,6 +91,9 @@ async fn page(State(app): State<App>) -> String {
             u64::from(follower.error().is_some()),
         );
     }
+    if let Some(retention) = &app.retention {
+        line("retention_emptied_total", "", retention.emptied());
+    }
     let push = app.push_sender.figures();
     line("push_sent_total", "", push.sent);
     line("push_failed_total", "", push.failed);

@@ -39,6 +39,7 @@ mod push;
 mod races;
 mod registration;
 mod restore;
+mod retention;
 mod rooms;
 mod routing;
 mod search;

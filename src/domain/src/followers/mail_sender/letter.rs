@@ -210,7 +210,7 @@ impl Writing<'_> {
         let sids: Vec<_> = rows.iter().map(|row| row.event).collect();
         let events = self.reader.events(&sids).await?;
         let wanted = events.into_iter().zip(rows).filter_map(|(event, row)| {
-            let event = event.filter(|event| event.redacted_by.is_none())?;
+            let event = event.filter(|event| !event.is_empty())?;
             (!ignored.contains(&event.pdu.sender)).then_some((event, row.invite))
         });
         let (invites, others): (Vec<_>, Vec<_>) = wanted.partition(|(_, invite)| *invite);

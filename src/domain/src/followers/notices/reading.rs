@@ -39,7 +39,7 @@ impl Notices {
         let events = reader.events(&sids).await?;
         let (mut unread, mut gone) = (Vec::new(), Batch::new());
         for ((at, row), event) in rows.into_iter().zip(events) {
-            let there = event.is_some_and(|event| event.redacted_by.is_none());
+            let there = event.is_some_and(|event| !event.is_empty());
             let member = members.get(&row.room);
             if there && stands(&row, at, member) && !is_read(&row, &receipts) {
                 unread.push((at, row));

@@ -2,7 +2,7 @@
 //!
 //! What an event changes is worked out from the store as it is now ([`crate::search::texts`]), so dealing with an event twice does no harm. The cursor
 //! stands in the index itself (`cursor`) and is committed with it: after a crash the index is as old as its cursor, and what came after is
-//! dealt with again. It is read from the log, and from the list of events that stand in no log ([`schema::PAST`]).
+//! dealt with again. It is read from the log, and from the list of what the log does not tell ([`schema::PAST`]).
 //!
 //! The index is committed when someone who searches waits for it, else some seconds after something was put into it, or when what waits
 //! becomes too much for its memory. An index that is missing, damaged, of another kind or of another store is made anew from the beginning, while
@@ -124,6 +124,8 @@ struct Indexing {
     parts: Parts,
     status: Arc<Status>,
     index: Option<Arc<Index>>,
+    /// Its files were compared with their sums since the start.
+    verified: bool,
     /// Up to here everything was dealt with.
     cursor: Cursor,
     /// Up to here it is committed.
@@ -140,6 +142,7 @@ impl Indexing {
             parts,
             status,
             index: None,
+            verified: false,
             cursor: Cursor::START,
             committed: Cursor::START,
             waiting: None,
@@ -198,9 +201,12 @@ impl Indexing {
         self.replaced.clear();
         self.parts.search.hand_over(Some(Arc::clone(&index)));
         self.index = Some(Arc::clone(&index));
-        let verified = Arc::clone(&index);
-        if let Err(IndexError::Damaged(what)) = blocking(move || verified.verify()).await {
-            return Err(self.start_anew(&what).await);
+        if !self.verified {
+            let files = Arc::clone(&index);
+            if let Err(IndexError::Damaged(what)) = blocking(move || files.verify()).await {
+                return Err(self.start_anew(&what).await);
+            }
+            self.verified = true;
         }
         Ok(index)
     }
@@ -264,7 +270,7 @@ impl Indexing {
         for event in events.into_iter().flatten() {
             let target = texts.touched(&event).await.map_err(FollowError::from)?;
             let Some(target) = target else { continue };
-            if target.redacted_by.is_some() {
+            if target.is_empty() {
                 let found = self.found_by(index, target.sid).await?;
                 let found = reader.events(&found).await.map_err(FollowError::from)?;
                 touched.extend(found.into_iter().flatten());

@@ -133,13 +133,7 @@ impl Inner {
             ..(*target).clone()
         };
         batch.put(&schema::EVENTS, &target.sid, &emptied.row());
-        if let Some(relation) = Relation::of(&target.pdu) {
-            batch.delete(&schema::THREAD_REPLIES, &(target.room, target.order));
-            batch.delete(
-                &schema::RELATIONS,
-                &(target.room, relation.event_id.to_string(), target.order),
-            );
-        }
+        drop_relations(batch, &target);
         Ok(Some(Arc::new(emptied)))
     }
 }
@@ -200,6 +194,15 @@ impl Inner {
         batch.put(&schema::RELATED, &(event.room, event_id.to_string()), &());
         batch.wake(crate::schema::topic::relations(event.room));
         Ok(())
+    }
+}
+
+/// What was emptied relates to nothing any more.
+pub(in super::super) fn drop_relations(batch: &mut Batch, event: &Event) {
+    if let Some(relation) = Relation::of(&event.pdu) {
+        batch.delete(&schema::THREAD_REPLIES, &(event.room, event.order));
+        let listed = (event.room, relation.event_id.to_string(), event.order);
+        batch.delete(&schema::RELATIONS, &listed);
     }
 }
 

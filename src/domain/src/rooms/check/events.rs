@@ -106,7 +106,8 @@ fn examine(
         }
         Some(_) => {}
     }
-    for fault in sound::faults(&pdu, &rules, row.head.redacted_by.is_some(), signer) {
+    let emptied = row.head.redacted_by.is_some() || row.head.tail.expired;
+    for fault in sound::faults(&pdu, &rules, emptied, signer) {
         bad(&fault);
     }
     Some(pdu)

@@ -268,6 +268,7 @@ impl Receiver {
             tail: EventTail {
                 root_after: Some(judged.root_after),
                 gapped: !judged.missing.is_empty(),
+                expired: false,
             },
             unrelated: Unrelated::default(),
         };

@@ -362,6 +362,7 @@ impl Receiver {
             tail: EventTail {
                 root_after: Some(judged.root_after),
                 gapped: false,
+                expired: false,
             },
             unrelated: Unrelated::default(),
         };
