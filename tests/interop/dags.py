@@ -8,7 +8,7 @@ import random
 
 from events import Event
 from fake import FakeServer, Room
-from people import Person, eventually, quote
+from people import Person, eventually, quote, via
 
 VERSIONS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12]
 PEOPLE = 5
@@ -147,23 +147,22 @@ def play(fake: FakeServer, people: list[Person], seed: int, count: int = 30) -> 
     quarrel.begin()
     room = quarrel.room.id
     for person in people:
-        person.post(f"/join/{quote(room)}", {}, params={"server_name": fake.name, "via": fake.name})
+        person.post(f"/join/{quote(room)}", {}, params=via(fake))
     # Both are told of each other's join by the fake server, which was asked for both.
     joins = [event for event in quarrel.room.events.values() if event.sender in {person.id for person in people}]
     for person in people:
         fake.tell(person.server.name, joins)
     quarrel.quarrel(count)
     last = quarrel.told[-1]
-    orders = quarrel.told
     for person in people:
-        for at in range(0, len(orders), 20):
-            fake.tell(person.server.name, orders[at : at + 20])
+        for at in range(0, len(quarrel.told), 20):
+            fake.tell(person.server.name, quarrel.told[at : at + 20])
     ours = {event.id for event in quarrel.told}
     seen, states = [], []
     for person in people:
         eventually(f"{person.server.kind} takes the last event of seed {seed}", lambda: person.event(room, last.id))
         seen.append({event["event_id"] for event in person.history(room, 500)} & ours)
-        states.append({key: event for key, event in person.whole_state(room).items()})
+        states.append(person.whole_state(room))
     different = {key for key in states[0] | states[1] if states[0].get(key) != states[1].get(key)}
     if different or seen[0] != seen[1]:
         names = [person.server.kind for person in people]

@@ -12,9 +12,8 @@ from canonicaljson import encode_canonical_json
 from signedjson.key import encode_verify_key_base64, generate_signing_key, get_verify_key
 from signedjson.sign import sign_json
 
-from authority import Authority
 from events import Event, now
-from servers import ADDRESS, free_ports
+from servers import ADDRESS, Authority, free_ports
 
 DAY_MS = 86_400_000
 

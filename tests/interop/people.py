@@ -14,6 +14,11 @@ def quote(text: str) -> str:
     return quote_path(text, safe="")
 
 
+def via(*servers) -> list[tuple[str, str]]:
+    """The parameters that name servers which are in a room, as they were called and as they are."""
+    return [(word, server.name) for word in ("server_name", "via") for server in servers]
+
+
 class Refused(Exception):
     """An answer that is an error of the API."""
 
@@ -26,13 +31,15 @@ def eventually(what: str, find, patience: float = PATIENCE):
     """What `find` gives once it gives something."""
     deadline = time.monotonic() + patience
     last = None
-    while time.monotonic() < deadline:
+    while True:
         try:
             found = find()
             if found:
                 return found
         except (Refused, requests.RequestException) as error:
             last = error
+        if time.monotonic() >= deadline:
+            break
         time.sleep(0.2)
     raise AssertionError(f"not within {patience} s: {what}" + (f" ({last})" if last else ""))
 
@@ -78,8 +85,9 @@ class Person:
     def invite(self, room: str, other: "Person"):
         self.act(room, "invite", user_id=other.id)
 
-    def join(self, room_or_alias: str, *via: "Person", **body):
-        servers = [("server_name", person.server.name) for person in via] + [("via", person.server.name) for person in via]
+    def join(self, room_or_alias: str, *by: "Person", **body):
+        """Joins, by way of these people's servers."""
+        servers = via(*(person.server for person in by))
         return self.post(f"/join/{quote(room_or_alias)}", body, params=servers)["room_id"]
 
     def send(self, room: str, text: str) -> str:

@@ -4,7 +4,7 @@ import hashlib
 import os
 
 import whispers
-from people import Person, Refused, eventually, quote
+from people import Person, Refused, eventually, quote, via
 
 VERSIONS = [str(version) for version in range(1, 13)]
 
@@ -102,7 +102,7 @@ def knock(stage: Stage):
     here, there = stage.pair()
     rules = [{"type": "m.room.join_rules", "state_key": "", "content": {"join_rule": "knock"}}]
     room = here.create(preset="private_chat", initial_state=rules)
-    ask = lambda: there.post(f"/knock/{quote(room)}", {"reason": "it is cold"}, params=[("server_name", here.server.name), ("via", here.server.name)])
+    ask = lambda: there.post(f"/knock/{quote(room)}", {"reason": "it is cold"}, params=via(here.server))
     ask()
     eventually("the knock", lambda: here.membership(room, there) == "knock")
     there.act(room, "leave")
@@ -133,7 +133,7 @@ def restricted(stage: Stage):
 
 
 def redact(stage: Stage):
-    """A redaction empties the event on the other server, whichever of the two is redacted first."""
+    """A redaction empties the event on the other server, whichever server's user redacts."""
     here, there, room = stage.shared()
     for writer, other in ((here, there), (there, here)):
         event = writer.send(room, "I should not have said that")

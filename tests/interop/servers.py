@@ -8,11 +8,29 @@ import time
 from pathlib import Path
 
 import requests
+import trustme
 import yaml
 
-from authority import Authority
-
 ADDRESS = "127.0.0.1"
+# Seconds that a server has to end when it is asked to.
+TO_END = 60
+
+
+class Authority:
+    """Signs certificates of servers; `file` is its own, to be trusted."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.ca = folder, trustme.CA()
+        self.file = folder / "authority.pem"
+        self.ca.cert_pem.write_to_path(self.file)
+
+    def certificate(self, name: str, address: str) -> tuple[Path, Path]:
+        """The files of a certificate for an IP address, and of its key."""
+        signed = self.ca.issue_cert(address)
+        cert_file, key_file = self.folder / f"{name}.crt", self.folder / f"{name}.key"
+        signed.cert_chain_pems[0].write_to_path(cert_file)
+        signed.private_key_pem.write_to_path(key_file)
+        return cert_file, key_file
 
 
 def free_ports(count: int) -> list[int]:
@@ -69,13 +87,24 @@ class Server:
         raise RuntimeError(f"{self.kind} does not answer")
 
     def stop(self):
-        if self.process and self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(timeout=60)
+        """Asks it to end; what does not, or not well, is an error. One that has ended before is left alone."""
+        process, self.process = self.process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            code = process.wait(timeout=TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise AssertionError(f"{self.kind} does not end within {TO_END} s") from None
+        if code != 0:
+            raise AssertionError(f"{self.kind} ended with code {code}: see {self.log.name}")
 
     def kill(self):
         self.process.kill()
         self.process.wait()
+        self.process = None
 
 
 class Vatra(Server):
