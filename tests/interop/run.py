@@ -6,8 +6,10 @@ goes on. Prints 'N passed, N failed'.
 """
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from queue import SimpleQueue
 
 import dags
 from book import Book, main
@@ -16,6 +18,8 @@ from people import eventually
 from scenes import SCENES, Stage, agree
 from servers import Authority, Synapse, Vatra
 
+# Random rooms at a time. Synapse uses one core; more do not make it faster.
+SIDE_BY_SIDE = 3
 OPTIONS = {
     "--only": {"action": "append", "default": [], "help": "a scene, `restart` or `kill`; `none` for the random rooms alone"},
     "--dags": {"type": int, "default": 300, "help": "how many random rooms; 0 for none"},
@@ -56,10 +60,21 @@ def play_scenes(book: Book, stages: list[Stage], only: list[str]):
                     book.play(name, lambda: survives(stage, server, end))
 
 
-def play_rooms(book: Book, stages: list[Stage], fake: FakeServer, seeds: range):
-    people = [stage.person("here") for stage in stages]
-    for seed in seeds:
-        book.play(f"random room {seed}", lambda: dags.play(fake, people, seed))
+def play_rooms(book: Book, stages: list[Stage], fakes: list[FakeServer], seeds: range):
+    """Random rooms, as many at a time as there are fake servers; each has one, and two people, to itself meanwhile."""
+    free = SimpleQueue()
+    for fake in fakes:
+        free.put((fake, [stage.person("here") for stage in stages]))
+
+    def one(seed: int):
+        fake, people = free.get()
+        try:
+            book.play(f"random room {seed}", lambda: dags.play(fake, people, seed))
+        finally:
+            free.put((fake, people))
+
+    with ThreadPoolExecutor(len(fakes)) as threads:
+        list(threads.map(one, seeds))
 
 
 def play(arguments, book: Book, work: Path, stack: ExitStack):
@@ -70,9 +85,10 @@ def play(arguments, book: Book, work: Path, stack: ExitStack):
     stages = [Stage(vatra, synapse), Stage(synapse, vatra)]
     play_scenes(book, stages, arguments.only)
     if arguments.dags:
-        fake = FakeServer(authority)
-        stack.callback(fake.stop)
-        play_rooms(book, stages, fake, range(arguments.seed, arguments.seed + arguments.dags))
+        fakes = [FakeServer(authority, f"fake{number}") for number in range(SIDE_BY_SIDE)]
+        for fake in fakes:
+            stack.callback(fake.stop)
+        play_rooms(book, stages, fakes, range(arguments.seed, arguments.seed + arguments.dags))
     book.play("check of vatra", vatra.check, again=True)
 
 

@@ -1,10 +1,13 @@
 """Real servers on loopback that speak with each other over TLS: vatra and Synapse."""
 
+import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import requests
@@ -101,6 +104,14 @@ class Server:
         if code != 0:
             raise AssertionError(f"{self.kind} ended with code {code}: see {self.log.name}")
 
+    def at_work(self, room: str) -> bool:
+        """Whether events of a room that it was told, and has said to have, wait to be judged."""
+        return False
+
+    def rejected(self) -> set[str]:
+        """The events that it has ever rejected."""
+        raise NotImplementedError
+
     def kill(self):
         self.process.kill()
         self.process.wait()
@@ -126,6 +137,10 @@ class Vatra(Server):
 
     def command(self):
         return [self.binary, "--config", "vatra.toml"]
+
+    def rejected(self):
+        said = Path(self.log.name).read_text(errors="replace")
+        return set(re.findall(r'an event is rejected .*id=Some\("([^"]+)"\)', said))
 
     def check(self):
         """`vatra check` must find nothing."""
@@ -184,6 +199,17 @@ class Synapse(Server):
         (self.folder / "homeserver.yaml").write_text(yaml.safe_dump(settings))
         # The signing key; it ends by itself.
         subprocess.run([*self.command(), "--generate-keys"], cwd=self.folder, stdout=self.log, stderr=self.log, check=True)
+
+    def ask(self, query: str, *values: str) -> list[tuple]:
+        """What its database says."""
+        with closing(sqlite3.connect(f"file:{self.folder}/homeserver.db?mode=ro", uri=True)) as database:
+            return database.execute(query, values).fetchall()
+
+    def at_work(self, room):
+        return bool(self.ask("SELECT event_id FROM federation_inbound_events_staging WHERE room_id = ?", room))
+
+    def rejected(self):
+        return {event for (event,) in self.ask("SELECT event_id FROM rejections")}
 
     def command(self):
         return [sys.executable, "-m", "synapse.app.homeserver", "--config-path", "homeserver.yaml"]
