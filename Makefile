@@ -4,8 +4,9 @@ export CARGO_TARGET_DIR ?= $(HOME)/.cache/vatra/target
 VATRA := $(CARGO_TARGET_DIR)/debug/vatra
 # Name and seconds: what takes longer hangs. The first of them compiles RocksDB, which takes two cores a quarter of an hour.
 STAGE := scripts/stage.sh
+NO_SYNAPSE := "Synapse cannot be installed here"
 
-.PHONY: run build test check fmt clippy deny unit clients complement-held interop partition bench tools
+.PHONY: run build test check fmt clippy deny unit clients interop-held complement-held interop partition bench tools
 .NOTPARALLEL:
 
 # A server to try out, on this machine only: http://127.0.0.1:8008, data under ./data.
@@ -16,7 +17,7 @@ build: tools
 	cargo build --workspace --bins
 
 # Everything that must be green.
-test: check unit clients complement-held
+test: check unit clients interop-held complement-held
 
 check: fmt clippy deny
 
@@ -36,6 +37,12 @@ unit: tools
 # Stock Matrix clients against the real binary.
 clients: build
 	@$(STAGE) clients 900 tests/clients/run.sh $(VATRA)
+
+# Some of what `interop` and `partition` play: random rooms of all versions in vatra and in Synapse, and one network that is cut for each of the
+# newest versions. Left out where Synapse cannot be installed, and the latter without root; docs/conformance.md.
+interop-held: build
+	@scripts/optional.sh INTEROP_REQUIRED $(NO_SYNAPSE) "random rooms" 600 tests/interop/run.sh $(VATRA) --held --only none --dags 20
+	@scripts/optional.sh --root INTEROP_REQUIRED $(NO_SYNAPSE) "cut networks" 300 tests/interop/run.sh $(VATRA) partition --held --schedules 1
 
 # The instrument's own tests, then Matrix's conformance suite: what it has found good before must stay so. The runner ends by itself
 # after 25 minutes, with a summary.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests miss, or says what to install: tools.sh [libclang|python|node]...
+# Installs what the build and the tests miss, or says what to install: tools.sh [libclang|python|node|iproute]...
 # On Debian, as root, packages are installed; everywhere else one line tells what is missing.
 set -eu
 
@@ -35,9 +35,14 @@ node() {
     fi
 }
 
+# For namespaces.
+iproute() {
+    command -v ip >/dev/null || install "ip to cut networks" iproute2 "iproute (Fedora)"
+}
+
 for tool in "${@:-libclang}"; do
     case "$tool" in
-        libclang | python | node) "$tool" ;;
+        libclang | python | node | iproute) "$tool" ;;
         *) echo "tools: unknown tool $tool" >&2 && exit 2 ;;
     esac
 done

@@ -9,5 +9,6 @@ shift
 if [ "${1:-}" = partition ]; then
     program=partition.py
     shift
+    ../../scripts/tools.sh iproute
 fi
 exec "$venv/bin/python" "$program" "$vatra" "${VATRA_CACHE:-$HOME/.cache/vatra}/interop/run" "$@"
