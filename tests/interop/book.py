@@ -1,6 +1,7 @@
 """What run.py and partition.py share: their arguments, what was good already, and the end of it all."""
 
 import argparse
+import fcntl
 import hashlib
 import json
 import shutil
@@ -73,9 +74,13 @@ def main(name: str, about: str, options: dict[str, dict], play) -> int:
     arguments = parser.parse_args()
     arguments.vatra = arguments.vatra.absolute()
     folder = arguments.folder / "held" if arguments.held else arguments.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    # Another process that plays in this folder ends first.
+    lock = open(folder / f"{name}.lock", "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
     work = folder / f"{name}-servers"
     shutil.rmtree(work, ignore_errors=True)
-    work.mkdir(parents=True)
+    work.mkdir()
     book = Book(folder, arguments.vatra, name, arguments.held)
     # Whoever ends this at its limit of time gets rid of the servers too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))

@@ -9,18 +9,17 @@ def ip(*words: str):
 
 
 class Net:
-    """Namespaces 1 to `count`: 10.77.0.N on the bridge, 10.78.N.1 for their clients."""
-
-    COMMON = "10.77.0.0/24"
-    OURS = "10.77.0.254"
+    """Namespaces 1 to `count`: 10.77.OWN.N on the bridge, 10.(100 + N).OWN.1 for their clients; OWN tells those from the nets of other
+    processes."""
 
     def __init__(self, count: int):
-        self.tag, self.count = f"vt{os.getpid() % 10_000}", count
+        self.tag, self.count, self.own = f"vt{os.getpid() % 10_000}", count, os.getpid() % 250
+        self.common, self.ours = f"10.77.{self.own}.0/24", f"10.77.{self.own}.254"
         self.bridge = f"{self.tag}b"
         self.cut: set[int] = set()
         try:
             ip("link", "add", self.bridge, "type", "bridge")
-            ip("address", "add", f"{self.OURS}/24", "dev", self.bridge)
+            ip("address", "add", f"{self.ours}/24", "dev", self.bridge)
             ip("link", "set", self.bridge, "up")
             for number in range(1, count + 1):
                 self.namespace(number)
@@ -33,15 +32,21 @@ class Net:
         ip("netns", "add", name)
         ip("-n", name, "link", "set", "lo", "up")
         for outer, inner, address in (
-            (self.port(number), "common", f"10.77.0.{number}/24"),
-            (f"{self.tag}c{number}", "clients", f"10.78.{number}.1/24"),
+            (self.port(number), "common", f"{self.address(number)}/24"),
+            (f"{self.tag}c{number}", "clients", f"{self.client_address(number)}/24"),
         ):
             ip("link", "add", outer, "type", "veth", "peer", "name", inner, "netns", name)
             ip("-n", name, "address", "add", address, "dev", inner)
             ip("-n", name, "link", "set", inner, "up")
             ip("link", "set", outer, "up")
         ip("link", "set", self.port(number), "master", self.bridge)
-        ip("address", "add", f"10.78.{number}.2/24", "dev", f"{self.tag}c{number}")
+        ip("address", "add", f"10.{100 + number}.{self.own}.2/24", "dev", f"{self.tag}c{number}")
+
+    def address(self, number: int) -> str:
+        return f"10.77.{self.own}.{number}"
+
+    def client_address(self, number: int) -> str:
+        return f"10.{100 + number}.{self.own}.1"
 
     def name(self, number: int) -> str:
         return f"{self.tag}n{number}"

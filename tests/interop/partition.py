@@ -34,10 +34,10 @@ class Isolated(Vatra):
         super().__init__(folder, authority, binary)
 
     def place(self):
-        self.address = f"10.77.0.{self.number}"
+        self.address = self.net.address(self.number)
         self.name = f"{self.address}:8448"
-        self.client_address = f"10.78.{self.number}.1:8008"
-        self.networks = f'allowed_networks = ["{Net.COMMON}"]'
+        self.client_address = f"{self.net.client_address(self.number)}:8008"
+        self.networks = f'allowed_networks = ["{self.net.common}"]'
 
     def command(self):
         return ["ip", "netns", "exec", self.net.name(self.number), *super().command()]
@@ -160,7 +160,7 @@ def play(arguments, book: Book, work: Path, stack: ExitStack):
     servers = [Isolated(work, authority, str(arguments.vatra), net, number) for number in range(1, SERVERS + 1)]
     for server in servers:
         book.start(server, stack)
-    fake = FakeServer(authority, "asks", Net.OURS)
+    fake = FakeServer(authority, "asks", net.ours)
     stack.callback(fake.stop)
 
     def one(seed: int, version: str) -> str:
