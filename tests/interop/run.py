@@ -73,8 +73,12 @@ def play_rooms(book: Book, stages: list[Stage], fakes: list[FakeServer], seeds: 
         finally:
             free.put((fake, people))
 
-    with ThreadPoolExecutor(len(fakes)) as threads:
+    threads = ThreadPoolExecutor(len(fakes))
+    try:
         list(threads.map(one, seeds))
+    finally:
+        # Whoever interrupts this does not wait for the rooms that have not begun.
+        threads.shutdown(cancel_futures=True)
 
 
 def play(arguments, book: Book, work: Path, stack: ExitStack):

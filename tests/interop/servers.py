@@ -206,6 +206,7 @@ class Synapse(Server):
             return database.execute(query, values).fetchall()
 
     def at_work(self, room):
+        assert self.process.poll() is None, "synapse has ended"
         return bool(self.ask("SELECT event_id FROM federation_inbound_events_staging WHERE room_id = ?", room))
 
     def rejected(self):

@@ -1,16 +1,24 @@
 """What two servers made of the same events: the state before each, what they rejected, what they do not show, and where the room ends.
 
-One difference is Synapse's fault and known (1.163.2). It keeps no record of what a *rejected* event follows. An event that only a
-rejected one follows therefore stays an end of the room's graph there, also when the room has gone on after the rejected one. By the spec the
-rejected event is part of the graph ("events may be included in the room DAG even though they should be rejected"), and a new event follows
-"all of the events in the room for which it has not yet seen a child": https://spec.matrix.org/v1.19/server-server-api/#pdus. With
-such an end Synapse resolves its current state out of one state too many, and soft-fails by that. So its ends before peace is made must be
-exactly those that this fault makes; and while there are such ends, what it soft-fails may differ. Nothing else may.
+Two differences are Synapse's fault (1.163.2) and known by what makes them. Each must show exactly as that makes it show.
+
+KEPT ENDS. Synapse keeps no record of what a *rejected* event follows. An event that only a rejected one follows therefore stays an end of the
+room's graph there, also when the room has gone on after the rejected one. By the spec the rejected event is part of the graph ("events may be
+included in the room DAG even though they should be rejected"), and a new event follows "all of the events in the room for which it has not
+yet seen a child": https://spec.matrix.org/v1.19/server-server-api/#pdus. With such an end Synapse resolves its current state out of one state
+too many. So its ends before peace is made must be those that this makes, and while there are such ends, what it soft-fails may differ.
+
+OWN EVENTS. Since version 2 states are resolved with what is not in the full auth chains of all of them, "the union of the auth chains for each
+event" of a state, and "the auth chain of an event E is the set containing all of E's auth events, all of their auth events, and so on":
+https://spec.matrix.org/v1.19/rooms/v2/#definitions. Synapse counts the events of the state themselves in. What one state holds and only
+another's events have in their chains is then no difference, and power events may be sorted otherwise. So its states must be those that
+the spec's algorithm gives with that one change; ours must be those that it gives without.
 """
 
 from events import Event
 from fake import Room
 from people import Person, quote
+from reference import Reference
 
 
 def ask(room: Room, person: Person, path: str):
@@ -58,33 +66,48 @@ class Verdict:
         return every
 
 
+class Faults(list):
+    """What differs, in words that name events by their place."""
+
+    def __init__(self, told: list[Event]):
+        super().__init__()
+        self.number = {event.id: at for at, event in enumerate(told)}
+
+    def names(self, ids) -> list[tuple[int, str]]:
+        return sorted((self.number.get(event, -1), event) for event in ids)
+
+    def same(self, what: str, found: set[str], wanted: set[str]):
+        if found != wanted:
+            self.append(f"{what}: {self.names(found - wanted)}, not {self.names(wanted - found)}")
+
+
 def compare(ours: Verdict, theirs: Verdict, peace: int, ends_before: list[set[str]]) -> tuple[list[str], str]:
     """What differs that is not known to be their fault, and a few words on the room. `peace` is the place of the event before which both
     had these ends."""
-    told, faults = ours.told, []
-    number = {event.id: at for at, event in enumerate(told)}
-    names = lambda ids: sorted((number.get(event, -1), event) for event in ids)
+    room, told, faults = ours.room, ours.told, Faults(ours.told)
     kept, right = theirs.followed(through_rejected=False), theirs.followed(through_rejected=True)
-    for verdict, found, wanted in ((ours, ends_before[0], {told[peace - 1].id}), (theirs, ends_before[1], kept[peace])):
-        if found != wanted:
-            faults.append(f"{verdict.kind} has the ends {names(found)}, not {names(wanted)}")
-    if ours.rejected != theirs.rejected:
-        faults.append(f"rejected by one only: {names(ours.rejected ^ theirs.rejected)}")
-    for event in told:
-        before = [verdict.before.get(event.id) for verdict in (ours, theirs)]
-        if None not in before and before[0] != before[1]:
-            faults.append(f"the state before {number[event.id]}: {names(before[0] ^ before[1])}")
-    # The last is a message, and follows everything.
-    for verdict in (ours, theirs):
-        last = verdict.before.get(told[-1].id, set())
-        if verdict.state != last:
-            faults.append(f"{verdict.kind} has another state than at the last event: {names(verdict.state ^ last)}")
-    unlike = names(ours.shown ^ theirs.shown)
-    # The first is judged while the ends are wrong; what comes later may follow from it.
-    if unlike and kept[unlike[0][0]] == right[unlike[0][0]]:
-        faults.append(f"shown by one only: {unlike}")
+    faults.same(f"{ours.kind} has the ends", ends_before[0], {told[peace - 1].id})
+    faults.same(f"{theirs.kind} has the ends", ends_before[1], kept[peace])
+    wanted = [ours.before, ours.before]
+    if room.version >= 2:
+        references = (Reference(room, ours.rejected, with_own=False), Reference(room, theirs.rejected, with_own=True))
+        wanted = [{event: set(state.values()) for event, state in reference.before.items()} for reference in references]
+    for verdict, states in zip((ours, theirs), wanted):
+        for event, state in verdict.before.items():
+            faults.same(f"{verdict.kind}'s state before {faults.number[event]}", state, states.get(event, state))
+        # The last is a message, and follows everything.
+        faults.same(f"{verdict.kind}'s state in the end", verdict.state, verdict.before.get(told[-1].id, set()))
+    unlike = [at for at, event in enumerate(told) if wanted[0].get(event.id) != wanted[1].get(event.id)]
+    # The first of each kind is judged by a state that is wrong; what comes later may follow from it.
+    rejected = faults.names(ours.rejected ^ theirs.rejected)
+    if rejected and rejected[0][0] not in unlike:
+        faults.append(f"rejected by one only: {rejected}")
+    shown = faults.names(ours.shown ^ theirs.shown)
+    if shown and kept[shown[0][0]] == right[shown[0][0]] and shown[0][0] < min(unlike, default=len(told)):
+        faults.append(f"shown by one only: {shown}")
     soft = len(told) - len(ours.shown | ours.rejected)
-    words = f"{len(told)} events, {len(ours.rejected)} rejected, {soft} soft-failed"
-    if kept != right:
-        words += f"; {theirs.kind} kept ends that were passed" + (f", and shows {len(unlike)} otherwise" if unlike else "")
-    return faults, words
+    words = [f"{len(told)} events, {len(ours.rejected)} rejected, {soft} soft-failed"]
+    words += [f"{theirs.kind} KEPT ENDS"] if kept != right else []
+    words += [f"{theirs.kind} counts OWN EVENTS and has another state before {unlike}"] if unlike else []
+    words += [f"it rejects {len(rejected)} and shows {len(shown)} otherwise"] if rejected or shown else []
+    return faults, "; ".join(words)
