@@ -33,6 +33,8 @@ use crate::{
 pub const NAME: &str = "search_indexer";
 /// How long something may wait to be committed when nobody searches.
 const COMMIT_AFTER: Duration = Duration::from_secs(5);
+/// How long it gathers what happens when nobody searches: many events at once cost less than one at a time.
+const GATHER: Duration = Duration::from_millis(500);
 /// How far the cursor may move without a commit when nothing is put into the index.
 const UNCOMMITTED: u64 = 10_000;
 
@@ -84,7 +86,7 @@ pub async fn run(parts: Parts, status: Arc<Status>, shutdown: CancellationToken)
                     };
                     tokio::select! {
                         // An error means that the store is gone: then the shutdown comes.
-                        _ = watermark.changed() => {}
+                        _ = watermark.changed() => indexing.gather().await,
                         () = indexing.parts.search.asked() => {}
                         () = due => {}
                     }
@@ -147,6 +149,14 @@ impl Indexing {
             committed: Cursor::START,
             waiting: None,
             replaced: HashMap::new(),
+        }
+    }
+
+    /// Lets some more happen, unless someone searches.
+    async fn gather(&self) {
+        tokio::select! {
+            () = self.parts.search.asked() => {}
+            () = tokio::time::sleep(GATHER) => {}
         }
     }
 
