@@ -102,12 +102,16 @@ fn forget_half(all: &mut HashMap<[u8; 32], Waiting>) {
     let half = ends.len() / 2;
     if half < ends.len() {
         let (_, &mut middle, _) = ends.select_nth_unstable(half);
-        let mut left = half;
+        // Many may have begun in the same millisecond.
+        let older = all
+            .values()
+            .filter(|waiting| waiting.until < middle)
+            .count();
+        let mut left = half.saturating_sub(older);
         all.retain(|_, waiting| {
-            // Many may have begun in the same millisecond.
-            let old = waiting.until <= middle && left > 0;
-            left -= usize::from(old);
-            !old
+            let even = waiting.until == middle && left > 0;
+            left -= usize::from(even);
+            waiting.until >= middle && !even
         });
     }
 }
