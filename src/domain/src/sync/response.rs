@@ -130,7 +130,6 @@ pub struct JoinedRoom {
     #[serde(flatten)]
     pub state: State,
     /// The user's account data of the room.
-    #[serde(skip_serializing_if = "Events::is_empty")]
     pub account_data: Events,
     /// Typing and receipts.
     pub ephemeral: Events,

@@ -1,7 +1,9 @@
 //! The pages between a client, a browser and an identity provider. <https://spec.matrix.org/v1.19/client-server-api/#sso-client-loginauthentication>
 //!
 //! redirect -> the provider -> callback -> a name, if the account is new -> whether the client is let in, unless it is trusted -> the client, with a
-//! token. And the same to confirm what a session is for, which begins with a page that says so.
+//! token. What a browser is shown on the way is `browser`. And the same to confirm what a session is for, which begins with a page that says so.
+
+mod browser;
 
 use axum::{
     Extension,
@@ -9,34 +11,25 @@ use axum::{
     response::Response,
     routing::on,
 };
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use openidconnect::url::Url;
-use ruma::{
-    api::auth_scheme::NoAccessToken,
-    api::client::session::{sso_login, sso_login_with_provider},
+use http::{Method, StatusCode};
+use ruma::api::{
+    auth_scheme::NoAccessToken,
+    client::session::{sso_login, sso_login_with_provider},
 };
-use vatra_domain::{
-    mail::templates::context,
-    random::token,
-    schema::UserSid,
-    users::{Identity, NewAccount, UsersError},
-};
+use vatra_domain::{mail::templates::context, random::token, schema::UserSid, users::Identity};
 
-use super::{
-    super::{
-        address::Address,
-        endpoint::{Input, Routes, languages, read_body},
-        error::Error,
-    },
-    pages::{Rights, lead_on, page},
+use self::browser::Browser;
+use super::super::{
+    address::Address,
+    endpoint::{Input, Routes, read_body},
+    error::Error,
 };
 use crate::{
     sso::{
-        CALLBACK, Sso, by_template, place, proposal,
-        provider::{Bound, Person, Provider, ProviderError},
-        redirect, source,
-        steps::{PATIENCE, Purpose, Step},
-        with_token,
+        CALLBACK, Sso,
+        provider::{Bound, Provider},
+        redirect,
+        steps::{Purpose, Step},
     },
     wiring::App,
 };
@@ -45,13 +38,8 @@ use crate::{
 const NAME: &str = "/_matrix/client/unstable/vatra.sso/name";
 const ALLOW: &str = "/_matrix/client/unstable/vatra.sso/allow";
 const CONFIRM: &str = "/_matrix/client/unstable/vatra.sso/confirm";
-/// The cookie that a login is bound to.
-const COOKIE: &str = "vatra_sso";
-/// How long a client has for the token that it gets, in milliseconds. The spec wants about five seconds; connections can be slow.
-const TOKEN_LIFE_MS: u64 = 10_000;
-
 /// The stage of user-interactive authentication.
-pub(crate) const STAGE: &str = "m.login.sso";
+const STAGE: &str = "m.login.sso";
 
 /// `GET /auth/m.login.sso/fallback/web`, which is not ruma's.
 struct Fallback;
@@ -290,272 +278,4 @@ async fn submitted(
         name: field("name"),
     };
     Ok((browser, form))
-}
-
-/// The browser that asks.
-struct Browser<'a> {
-    app: &'a App,
-    languages: String,
-    cookie: String,
-}
-
-impl<'a> Browser<'a> {
-    fn new(app: &'a App, languages: String, cookie: String) -> Self {
-        Self {
-            app,
-            languages,
-            cookie,
-        }
-    }
-
-    /// One that is under way.
-    fn of(
-        app: &'a App,
-        address: Option<Extension<Address>>,
-        head: &HeaderMap,
-    ) -> Result<Self, Error> {
-        app.rates
-            .login_with_token(address.map(|Extension(address)| address))?;
-        Ok(Self::new(app, languages(head), cookie(head)))
-    }
-
-    fn take(&self, sso: &Sso, id: &str) -> Option<Step> {
-        sso.steps.take(id, &self.cookie, self.app.clock.now())
-    }
-
-    fn page(
-        &self,
-        status: StatusCode,
-        name: &str,
-        values: vatra_domain::mail::templates::Value,
-        leads_to: &str,
-    ) -> Result<Response, Error> {
-        let rights = Rights {
-            leads_to,
-            ..Rights::default()
-        };
-        page(self.app, &self.languages, status, name, values, &rights)
-    }
-
-    fn failed(&self, status: StatusCode, reason: &str) -> Result<Response, Error> {
-        self.page(status, "sso_failed", context! { reason => reason }, "")
-    }
-
-    /// A step that is not there: it was taken, it took too long, or it is another browser's.
-    fn lost(&self) -> Result<Response, Error> {
-        self.failed(
-            StatusCode::BAD_REQUEST,
-            "This took too long, was done already, or was begun in another browser.",
-        )
-    }
-
-    fn other_way(&self) -> Result<Response, Error> {
-        self.failed(
-            StatusCode::FORBIDDEN,
-            "Your account is not one that logs in this way.",
-        )
-    }
-
-    fn not_known(&self, provider: &Provider, error: &ProviderError) -> Result<Response, Error> {
-        tracing::warn!(provider = provider.settings.id, %error, "a login with an identity provider has failed");
-        self.failed(
-            StatusCode::BAD_GATEWAY,
-            "The provider does not answer as it must. Try again later.",
-        )
-    }
-
-    /// The page that lets someone choose a provider.
-    fn providers(&self, all: &[Provider], client: &Url) -> Result<Response, Error> {
-        let query: String = form_urlencoded::Serializer::new(String::new())
-            .append_pair("redirectUrl", client.as_str())
-            .finish();
-        let shown = all.iter().map(|provider| {
-            let (id, name) = (&provider.settings.id, &provider.settings.name);
-            let link = format!("/_matrix/client/v3/login/sso/redirect/{id}?{query}");
-            context! { name => name.as_str(), link => link }
-        });
-        let shown: Vec<_> = shown.collect();
-        self.page(
-            StatusCode::OK,
-            "sso_providers",
-            context! { providers => shown },
-            "",
-        )
-    }
-
-    /// Sends the browser to a provider, with a new cookie.
-    async fn send_to(mut self, provider: &Provider, purpose: Purpose) -> Result<Response, Error> {
-        let sso = sso(self.app)?;
-        let (random, now) = (&**self.app.users.random(), self.app.clock.now());
-        self.cookie = token(random, 43);
-        let (nonce, verifier) = (token(random, 43), token(random, 64));
-        let again = matches!(purpose, Purpose::Confirm(..));
-        let step = Step::Asked {
-            provider: provider.settings.id.clone(),
-            nonce: nonce.clone(),
-            verifier: verifier.clone(),
-            purpose,
-        };
-        let state = sso.steps.put(random, &self.cookie, step, now);
-        let bound = Bound {
-            state: &state,
-            nonce: &nonce,
-            verifier: &verifier,
-        };
-        match provider.login_page(&bound, again, now).await {
-            Ok(url) => Ok(self.with_cookie(sso, lead_on(StatusCode::FOUND, url.as_str())?)),
-            Err(error) => self.not_known(provider, &error),
-        }
-    }
-
-    /// Who has an account.
-    async fn known(&self, sso: &Sso, user: UserSid, client: Url) -> Result<Response, Error> {
-        let account = self.app.users.account(user).await?;
-        let account = account.filter(|account| !account.deactivated);
-        let Some(account) = account else {
-            return self.failed(StatusCode::FORBIDDEN, "Your account here has ended.");
-        };
-        if account.flags.locked {
-            return self.failed(StatusCode::FORBIDDEN, "Your account here has been locked.");
-        }
-        if sso.trusts(&client) {
-            return self.lead_to_client(user, &client).await;
-        }
-        let name = self.app.rooms.reader().user_id(user).await?;
-        let name = name.map(|user| user.to_string()).unwrap_or_default();
-        let (place, source) = (place(&client), source(&client));
-        let step = Step::Allowing {
-            user,
-            redirect: client,
-        };
-        let step = self.put(sso, step);
-        let values = context! { step => step, user => name, place => place, action => ALLOW };
-        // Browsers let a form lead on only to where its page says.
-        self.page(StatusCode::OK, "sso_allow", values, &source)
-    }
-
-    /// Who has none yet.
-    async fn new_here(
-        &self,
-        sso: &Sso,
-        provider: &Provider,
-        identity: Identity,
-        person: &Person,
-        client: Url,
-    ) -> Result<Response, Error> {
-        if !provider.settings.create_accounts {
-            return self.failed(StatusCode::FORBIDDEN, "You have no account here.");
-        }
-        match by_template(&provider.settings.localpart, person) {
-            Some(name) => self.make(sso, identity, name, client).await,
-            None => self.ask_name(sso, identity, &proposal(person), "", client),
-        }
-    }
-
-    fn ask_name(
-        &self,
-        sso: &Sso,
-        identity: Identity,
-        name: &str,
-        reason: &str,
-        redirect: Url,
-    ) -> Result<Response, Error> {
-        let source = source(&redirect);
-        let step = self.put(sso, Step::Naming { identity, redirect });
-        let values = context! { step => step, name => name, reason => reason, action => NAME };
-        self.page(StatusCode::OK, "sso_name", values, &source)
-    }
-
-    /// Makes an account, and asks again if it cannot have that name.
-    async fn make(
-        &self,
-        sso: &Sso,
-        identity: Identity,
-        name: String,
-        client: Url,
-    ) -> Result<Response, Error> {
-        let new = NewAccount {
-            name: Some(name.clone()),
-            identity: Some(identity.clone()),
-            ..NewAccount::default()
-        };
-        match self.app.users.register(new).await {
-            Ok((_, user)) => self.known(sso, user, client).await,
-            Err(UsersError::IdentityInUse) => {
-                // Two logins at once.
-                match self.app.users.identity_owner(&identity).await? {
-                    Some(user) => self.known(sso, user, client).await,
-                    None => self.lost(),
-                }
-            }
-            Err(
-                error @ (UsersError::NameTaken | UsersError::BadName | UsersError::Exclusive(_)),
-            ) => self.ask_name(sso, identity, &name, &error.to_string(), client),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    fn put(&self, sso: &Sso, step: Step) -> String {
-        let random = &**self.app.users.random();
-        sso.steps
-            .put(random, &self.cookie, step, self.app.clock.now())
-    }
-
-    /// Gives the client a token.
-    async fn lead_to_client(&self, user: UserSid, client: &Url) -> Result<Response, Error> {
-        let users = &self.app.users;
-        let token = users.issue_login_token_for(user, TOKEN_LIFE_MS).await?;
-        let url = with_token(client, &token);
-        let answer = lead_on(StatusCode::SEE_OTHER, url.as_str())?;
-        Ok(self.without_cookie(answer))
-    }
-
-    /// The page that tells a client that the stage is done.
-    fn done(&self) -> Result<Response, Error> {
-        let rights = Rights {
-            script: true,
-            ..Rights::default()
-        };
-        let values = context! {};
-        let shown = page(
-            self.app,
-            &self.languages,
-            StatusCode::OK,
-            "auth_done",
-            values,
-            &rights,
-        )?;
-        Ok(self.without_cookie(shown))
-    }
-
-    fn with_cookie(&self, sso: &Sso, response: Response) -> Response {
-        let secure = if sso.secure { "; Secure" } else { "" };
-        let cookie = format!(
-            "{COOKIE}={}; Path=/_matrix/client; Max-Age={}; HttpOnly; SameSite=Lax{secure}",
-            self.cookie,
-            PATIENCE.as_secs()
-        );
-        set_cookie(response, &cookie)
-    }
-
-    fn without_cookie(&self, response: Response) -> Response {
-        let cookie = format!("{COOKIE}=; Path=/_matrix/client; Max-Age=0; HttpOnly; SameSite=Lax");
-        set_cookie(response, &cookie)
-    }
-}
-
-fn set_cookie(mut response: Response, cookie: &str) -> Response {
-    if let Ok(cookie) = HeaderValue::from_str(cookie) {
-        response.headers_mut().append(header::SET_COOKIE, cookie);
-    }
-    response
-}
-
-/// The cookie that a request comes with; empty if there is none.
-fn cookie(head: &HeaderMap) -> String {
-    let lines = head.get_all(header::COOKIE).iter();
-    let texts = lines.filter_map(|line| line.to_str().ok());
-    let mut cookies = texts.flat_map(|line| line.split(';'));
-    let found = cookies.find_map(|cookie| cookie.trim().strip_prefix("vatra_sso="));
-    found.unwrap_or_default().to_owned()
 }
