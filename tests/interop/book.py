@@ -82,8 +82,13 @@ def main(name: str, about: str, options: dict[str, dict], play) -> int:
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir()
     book = Book(folder, arguments.vatra, name, arguments.held)
-    # Whoever ends this at its limit of time gets rid of the servers too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    def end(*_):
+        """Whoever ends this at its limit of time gets rid of the servers too."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(143)
+
+    signal.signal(signal.SIGTERM, end)
     with ExitStack() as stack:
         play(arguments, book, work, stack)
     book.tell(f"{book.passed} passed, {book.failed} failed")
