@@ -137,10 +137,11 @@ impl AppserviceSender {
             passing: Arc::default(),
         };
         let (parts, service) = (telling.parts.clone(), telling.service.clone());
+        let status = telling.status.clone();
         let passing = telling.passing.clone();
         let gathering = async {
             if service.receive_ephemeral {
-                passing::gather(&parts, &service, &passing).await;
+                passing::gather(&parts, &service, &status, &passing).await;
             }
             std::future::pending::<()>().await;
         };

@@ -14,7 +14,12 @@ use tokio::sync::Notify;
 use tracing::debug;
 use vatra_store::Position;
 
-use super::{super::FollowError, Parts, interest::Interest, members::Book};
+use super::{
+    super::{FollowError, Status},
+    Parts,
+    interest::Interest,
+    members::Book,
+};
 use crate::{
     appservice::Service,
     rooms::Reader,
@@ -83,20 +88,25 @@ impl Passing {
 }
 
 /// Gathers what passes until the store is closed.
-pub(super) async fn gather(parts: &Parts, service: &Service, passing: &Passing) {
+pub(super) async fn gather(parts: &Parts, service: &Service, status: &Status, passing: &Passing) {
     let store = parts.rooms.store();
     let mut wakes = store.wakes();
     let mut gatherer = Gatherer {
         parts,
         service,
+        status,
         passing,
+        undecided: BTreeMap::new(),
         since: store.watermark(),
         presence_since: store.watermark(),
     };
     let mut ticks = tokio::time::interval(PRESENCE);
     loop {
         let outcome = tokio::select! {
-            _ = ticks.tick() => gatherer.presence().await,
+            _ = ticks.tick() => match gatherer.decide().await {
+                Ok(()) => gatherer.presence().await,
+                failed => failed,
+            },
             wake = wakes.recv() => {
                 let Some(wake) = wake else { return };
                 let (mut topics, mut upto) = (wake.topics, wake.watermark);
@@ -117,7 +127,10 @@ pub(super) async fn gather(parts: &Parts, service: &Service, passing: &Passing) 
 struct Gatherer<'a> {
     parts: &'a Parts,
     service: &'a Service,
+    status: &'a Status,
     passing: &'a Passing,
+    /// Rooms in which something passed after a position and up to another, which may turn out to be of interest.
+    undecided: BTreeMap<RoomSid, (Position, Position)>,
     since: Position,
     presence_since: Position,
 }
@@ -125,17 +138,35 @@ struct Gatherer<'a> {
 impl Gatherer<'_> {
     async fn rooms(&mut self, rooms: BTreeSet<RoomSid>, upto: Position) -> Result<(), FollowError> {
         let since = std::mem::replace(&mut self.since, upto);
+        for room in rooms {
+            self.undecided.entry(room).or_insert((since, upto)).1 = upto;
+        }
+        self.decide().await
+    }
+
+    /// Takes what passed in rooms of interest. That one of the service's users is in a room is known once its log has been read so far:
+    /// until then the room is not given up.
+    async fn decide(&mut self) -> Result<(), FollowError> {
+        if self.undecided.is_empty() {
+            return Ok(());
+        }
+        let read = self.status.cursor();
+        let rooms = std::mem::take(&mut self.undecided);
         let reader = self.parts.rooms.reader();
         let mut interest = self.interest(&reader);
-        for room in rooms {
-            if interest.concerns(room).await?
-                && let Some(known) = reader.room_by_sid(room).await?
-            {
+        let mut later = BTreeMap::new();
+        for (room, (since, upto)) in rooms {
+            if !interest.concerns(room).await? {
+                if upto > read && later.len() < MAX_WAITING {
+                    later.insert(room, (since, upto));
+                }
+            } else if let Some(known) = reader.room_by_sid(room).await? {
                 self.typing(room, known.id.as_str(), since);
                 self.receipts(&reader, room, known.id.as_str(), since)
                     .await?;
             }
         }
+        self.undecided = later;
         Ok(())
     }
 
