@@ -79,8 +79,12 @@ fn are_no_levels(rules: &RoomVersionRules, pdu: &Pdu) -> bool {
     };
     content.iter().any(|(name, value)| match name.as_str() {
         "users" | "events" | "notifications" => {
+            let is_named = |key: &str| name != "users" || UserId::parse(key).is_ok();
             let levels = value.as_object();
-            !levels.is_some_and(|levels| levels.values().all(is_level))
+            !levels.is_some_and(|levels| {
+                let mut levels = levels.iter();
+                levels.all(|(key, level)| is_named(key) && is_level(level))
+            })
         }
         "users_default" | "events_default" | "state_default" | "ban" | "redact" | "kick"
         | "invite" => !is_level(value),

@@ -85,6 +85,9 @@ fn login(server: &Server, token: &str) -> reqwest::RequestBuilder {
 async fn a_session_lets_another_device_in_once(server: Server) {
     let alice = server.register("alice").await;
     let flows = succeeds(server.request(Method::GET, "/_matrix/client/v3/login")).await;
+    let capabilities = alice.get("/capabilities").await;
+    let can = &capabilities["capabilities"]["m.get_login_token"];
+    assert_eq!(can["enabled"], true, "{capabilities}");
     let flow = json!({ "type": "m.login.token", "get_login_token": true });
     assert!(
         flows["flows"].as_array().unwrap().contains(&flow),

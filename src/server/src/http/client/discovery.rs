@@ -119,7 +119,7 @@ pub(super) async fn capabilities(app: App, caller: Requester, _: Input) -> Resul
         "m.set_avatar_url": { "enabled": true },
         "m.profile_fields": { "enabled": true },
         "m.3pid_changes": { "enabled": app.mail.is_some() },
-        "m.get_login_token": { "enabled": false },
+        "m.get_login_token": { "enabled": caller.service.is_none() },
         "m.room_versions": {
             "default": app.config.rooms.default_version,
             "available": available,

@@ -359,6 +359,7 @@ async fn words_that_are_none_of_a_few_are_refused(server: Server) {
     let levels = format!("/rooms/{}/state/m.room.power_levels", encoded(&world.room));
     for body in [
         json!({ "users": 5 }),
+        json!({ "users": { "bad": 5 } }),
         json!({ "ban": [] }),
         json!({ "events": { "a": "b" } }),
     ] {
