@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     clock::Millis,
+    rooms::Reader,
     schema::{self, DestinationRow, EventSid, RoomSid},
 };
 
@@ -29,11 +30,12 @@ pub(super) struct Chosen {
 /// What a server is told next: the oldest events that it has not been told; or, after a long outage, the newest of each room.
 pub(super) async fn choose(
     now: Millis,
-    view: &View,
+    reader: &Reader,
     server: &ServerName,
     row: &DestinationRow,
     pending: &mut Pending,
 ) -> Result<Chosen, FollowError> {
+    let view = reader.view();
     if let Some((upto, next)) = row.catch_up {
         pending.load(view, server).await?;
         return newest_of_each(view, server, row, &pending.rooms, (upto, next)).await;
@@ -68,11 +70,27 @@ pub(super) async fn choose(
     unread.extend(rest.iter().map(|(_, room, _)| *room));
     Ok(Chosen {
         sent: found.last().map_or(row.sent, |(at, _, _)| *at),
-        events: found.into_iter().map(|(_, _, event)| event).collect(),
+        events: of_others(reader, server, found).await?,
         catch_up: None,
         done: pending.rooms.difference(&unread).copied().collect(),
         reload: false,
     })
+}
+
+/// Without what the server itself has made and this one let in for it: it would find its own past where it has gone on since.
+async fn of_others(
+    reader: &Reader,
+    server: &ServerName,
+    found: Vec<(Position, RoomSid, EventSid)>,
+) -> Result<Vec<EventSid>, FollowError> {
+    let mut events = Vec::with_capacity(found.len());
+    for (_, _, sid) in found {
+        let event = reader.event_by_sid(sid).await?;
+        if event.is_none_or(|event| event.pdu.sender.server_name() != server) {
+            events.push(sid);
+        }
+    }
+    Ok(events)
 }
 
 /// Units that must arrive, with their keys: they move from their outbox into the transaction.

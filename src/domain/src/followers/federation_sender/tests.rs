@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use ruma::{
     CanonicalJsonObject, OwnedRoomId, RoomVersionId, ServerName, UserId,
-    events::{TimelineEventType, receipt::ReceiptThread},
+    events::{StateEventType, TimelineEventType, receipt::ReceiptThread},
     presence::PresenceState,
     server_name,
 };
@@ -319,6 +319,29 @@ async fn it_is_told_when_two_of_its_users_are_there_and_one_goes() {
     world.send(&room, member("@bob:b", "@bob:b", "join")).await;
     world.say(&room, "three").await;
     world.told("b", &["one", "three"]).await;
+}
+
+#[tokio::test]
+async fn what_this_server_let_in_for_another_is_told_to_the_others_and_not_back() {
+    let mut world = World::new().await;
+    let room = world.room().await;
+    for user in ["@carol:c", "@bob:b"] {
+        world.send(&room, member(user, user, "join")).await;
+    }
+    let reader = world.rooms.reader();
+    let sid = reader.room(&room).await.unwrap().unwrap().sid;
+    let joined = reader
+        .state_event(sid, &StateEventType::RoomMember, "@bob:b")
+        .await
+        .unwrap()
+        .unwrap();
+    let mut batch = Batch::new();
+    batch.put(&schema::RELAYED, &joined.sid, &());
+    world.store.write(batch).await.unwrap();
+    world.start();
+    world.say(&room, "one").await;
+    world.told("c", &["join", "one"]).await;
+    world.told("b", &["one"]).await;
 }
 
 #[tokio::test]

@@ -81,7 +81,8 @@ impl Maker {
         pending: &mut Pending,
         passing: Gathered,
     ) -> Result<Outcome, FollowError> {
-        let view = self.rooms.store().view();
+        let reader = self.rooms.reader();
+        let view = reader.view();
         let name = server.to_string();
         let row = view
             .get(&schema::DESTINATIONS, &name)
@@ -96,8 +97,8 @@ impl Maker {
                 reload: false,
             });
         }
-        let chosen = choose(self.clock.now(), &view, server, &row, pending).await?;
-        let (kept, mut edus) = kept_units(&view, &name).await?;
+        let chosen = choose(self.clock.now(), &reader, server, &row, pending).await?;
+        let (kept, mut edus) = kept_units(view, &name).await?;
         let bytes: usize = edus.iter().map(String::len).sum();
         let room = MAX_EDU_BYTES.saturating_sub(bytes);
         let (more, leftover) = passing.split(MAX_EDUS.saturating_sub(edus.len()), room);
