@@ -95,6 +95,7 @@ impl Routes {
                     let (head, body) = apart(request);
                     let caller = identify::<R, C>(&app, &head).await?;
                     let body = read_body(body, app.limits.request_bytes).await?;
+                    must_be_good(&body)?;
                     let params = decoded(params)?;
                     let args = params.iter().map(|(_, value)| value.to_owned()).collect();
                     let query = head.uri().query().unwrap_or_default().to_owned();
@@ -290,7 +291,7 @@ where
     let (head, body) = apart(request);
     let caller = identify::<R, C>(&app, &head).await?;
     let bytes = read_body(body, app.limits.request_bytes).await?;
-    must_be_readable(&bytes)?;
+    must_be_good(&bytes)?;
     let request = parsed::<R>(head, params, &bytes)?;
     written(to_the_end(&R::METHOD, handler(app, caller, request)).await?)
 }
@@ -306,7 +307,6 @@ fn parsed<R: IncomingRequest>(
     } else {
         bytes
     };
-    must_be_object(body)?;
     let params = decoded(params)?;
     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
     R::try_from_http_request(http::Request::from_parts(parts, body), &args)
@@ -397,19 +397,28 @@ pub(crate) async fn read_body(body: Body, limit: usize) -> Result<bytes::Bytes, 
     }
 }
 
-/// Every body of the API that is held is a JSON object, also where a type would take any JSON.
+/// A body that is held is empty, or a JSON object that every reader can read.
+fn must_be_good(body: &[u8]) -> Result<(), Error> {
+    if body.is_empty() {
+        return Ok(());
+    }
+    must_be_object(body)?;
+    must_be_readable(body)
+}
+
+/// Every body of the API that is held is a JSON object, also where a type would take any JSON, or none is looked at.
 fn must_be_object(body: &[u8]) -> Result<(), Error> {
     // A reader that skips what it does not know would let it pass.
     if let Err(error) = std::str::from_utf8(body) {
         return Err(Error::not_json(&format!("the body is not UTF-8: {error}")));
     }
+    if let Err(error) = serde_json::from_slice::<serde::de::IgnoredAny>(body) {
+        return Err(Error::not_json(&error.to_string()));
+    }
     let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
     match first {
-        None | Some(b'{') => Ok(()),
-        Some(_) => match serde_json::from_slice::<serde::de::IgnoredAny>(body) {
-            Ok(_) => Err(Error::bad_json("the body must be a JSON object")),
-            Err(error) => Err(Error::not_json(&error.to_string())),
-        },
+        Some(b'{') => Ok(()),
+        _ => Err(Error::bad_json("the body must be a JSON object")),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Every operation of the client-server API is either routed or named in README's list of what is not there.
 //!
-//! `tests/operations.tsv` is the list of operations (method, path, operationId) of Matrix v1.19.
+//! `tests/operations.tsv` is the list of operations of Matrix v1.19: method, path, operationId, and whose access token it wants.
 
 use std::collections::BTreeSet;
 

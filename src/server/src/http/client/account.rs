@@ -374,7 +374,7 @@ async fn register_with_secret(
 ) -> Result<Response, Error> {
     let secret = secret(&app)?;
     let bytes = read_body(request.into_body(), app.limits.request_bytes).await?;
-    let body: SecretBody = Input::of_body(bytes).read()?;
+    let body: SecretBody = Input::of_body(bytes)?.read()?;
     let sessions = app.users.nonces();
     if sessions
         .completed(&body.nonce, SECRET_OPERATION, app.users.clock().now())

@@ -104,7 +104,7 @@ async fn submit(State(app): State<App>, request: Request) -> Result<Response, Er
 }
 
 async fn submit_json(app: &App, body: Bytes) -> Result<Response, Error> {
-    let given: Submitted = Input::of_body(body).read()?;
+    let given: Submitted = Input::of_body(body)?.read()?;
     let missing = || {
         let code = ErrorCode::MissingParam;
         Error::new(StatusCode::BAD_REQUEST, code, "client_secret is missing")

@@ -216,7 +216,7 @@ async fn add_bound(State(app): State<App>, request: Request) -> Result<Response,
         .authenticate(&token.ok_or_else(Error::missing_token)?)
         .await?;
     let body = read_body(request.into_body(), app.limits.request_bytes).await?;
-    let _: Body = Input::of_body(body).read()?;
+    let _: Body = Input::of_body(body)?.read()?;
     Err(Error::new(
         StatusCode::FORBIDDEN,
         ErrorCode::ThreepidAuthFailed,

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use ruma::api::error::DeserializationError;
 
-use super::{must_be_object, must_be_readable, unreadable};
+use super::{must_be_good, unreadable};
 use crate::http::{address::Address, error::Error};
 
 /// A body that was not read.
@@ -30,14 +30,18 @@ pub(crate) struct Input {
 
 impl Input {
     /// A request of which only the body is of interest.
-    pub(crate) fn of_body(body: bytes::Bytes) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// If the body is no JSON object.
+    pub(crate) fn of_body(body: bytes::Bytes) -> Result<Self, Error> {
+        must_be_good(&body)?;
+        Ok(Self {
             args: Vec::new(),
             query: String::new(),
             body,
             address: None,
             languages: String::new(),
-        }
+        })
     }
 
     /// A part of the path; the route guarantees how many there are.
@@ -60,8 +64,6 @@ impl Input {
         } else {
             &self.body
         };
-        must_be_object(body)?;
-        must_be_readable(body)?;
         serde_json::from_slice(body)
             .map_err(|error| unreadable(DeserializationError::Json(error).into(), body))
     }

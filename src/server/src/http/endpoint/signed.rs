@@ -11,7 +11,8 @@ use http::Method;
 use ruma::api::{IncomingRequest, federation::authentication::ServerSignatures};
 
 use super::{
-    AllPaths, Input, Params, Routes, apart, decoded, parsed, paths, read_body, to_the_end, written,
+    AllPaths, Input, Params, Routes, apart, decoded, must_be_good, parsed, paths, read_body,
+    to_the_end, written,
 };
 use crate::{
     http::{
@@ -91,12 +92,14 @@ where
 {
     let (origin, request) = proven(app, request).await?;
     let (parts, bytes) = request.into_parts();
+    must_be_good(&bytes)?;
     let request = parsed::<R>(http::Request::from_parts(parts, ()), params, &bytes)?;
     Ok((origin, request))
 }
 
 async fn read_input(app: &App, params: Params, request: Request) -> Result<(Origin, Input), Error> {
     let (origin, request) = proven(app, request).await?;
+    must_be_good(request.body())?;
     let params = decoded(params)?;
     let input = Input {
         args: params.iter().map(|(_, value)| value.to_owned()).collect(),
