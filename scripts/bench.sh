@@ -35,9 +35,10 @@ enabled = false
 [log]
 filter = "warn"
 TOML
+    begin=$(now)
     "$binary" --config "$folder/vatra.toml" >"$folder/vatra.log" 2>&1 &
     pid=$!
-    up http://127.0.0.1:8108 && drive vatra http://127.0.0.1:8108
+    up http://127.0.0.1:8108 && idle vatra && drive vatra http://127.0.0.1:8108
     stop
 }
 
@@ -66,19 +67,33 @@ rc_room_creation: *often
 YAML
     echo '{version: 1, root: {level: ERROR}}' >"$folder/synapse/log.yaml"
     (cd "$folder/synapse" && "$python" -m synapse.app.homeserver --config-path homeserver.yaml --generate-keys)
+    begin=$(now)
     (cd "$folder/synapse" && exec "$python" -m synapse.app.homeserver --config-path homeserver.yaml) >"$folder/synapse.log" 2>&1 &
     pid=$!
-    up http://127.0.0.1:8109 && drive synapse http://127.0.0.1:8109
+    up http://127.0.0.1:8109 && idle synapse && drive synapse http://127.0.0.1:8109
     stop
 }
 
+now() { date +%s%3N; }
+
 up() {
-    for _ in $(seq 300); do
-        curl --silent --fail "$1/_matrix/client/versions" >/dev/null && return
-        sleep 0.1
+    for _ in $(seq 3000); do
+        if curl --silent --fail "$1/_matrix/client/versions" >/dev/null; then
+            took=$(($(now) - begin))
+            return
+        fi
+        sleep 0.01
     done
     echo "bench: $1 does not answer" >&2
     exit 1
+}
+
+# How long until the first answer, and the memory of a server with an empty store that nobody asks anything. The aim: 300 ms, 60 MB.
+idle() {
+    sleep 3
+    local memory
+    memory=$(awk '/^VmRSS:/ { print int($2 / 1024) }' "/proc/$pid/status")
+    echo "{\"label\":\"$1\",\"scenario\":\"idle\",\"start_ms\":$took,\"rss_mb\":$memory}" | tee -a "$out"
 }
 
 drive() {

@@ -162,6 +162,11 @@ fn guarded(text: &str) -> Vec<String> {
     parts
 }
 
+/// The statements of a text, as far as semicolons and braces tell; one may stand on many lines.
+fn steps(text: &str) -> impl Iterator<Item = &str> {
+    text.split([';', '{', '}'])
+}
+
 #[test]
 fn nobody_waits_for_the_network_while_holding_a_room() {
     let mut looked_at = 0;
@@ -170,11 +175,11 @@ fn nobody_waits_for_the_network_while_holding_a_room() {
             let text: Vec<&str> = code(&text).collect();
             for part in guarded(&text.join("\n")) {
                 looked_at += 1;
-                for line in part.lines().filter(|line| line.contains(".await")) {
+                for step in steps(&part).filter(|step| step.contains(".await")) {
                     for word in NETWORK {
                         assert!(
-                            !line.contains(word),
-                            "{}: {line} goes over the network under a guard",
+                            !step.contains(word),
+                            "{}: {step} goes over the network under a guard",
                             path.display()
                         );
                     }
@@ -190,14 +195,16 @@ fn nobody_waits_for_the_network_while_holding_a_room() {
 
 #[test]
 fn the_reader_of_guards_sees_from_the_lock_to_the_drop() {
-    let text = "async fn a() {\nremote.before().await;\nlet guard = rooms.lock(id).await;\nsend().await;\ndrop(guard);\nremote.after().await;\n}\nfn b() {}";
+    let text = "async fn a() {\nremote.before().await;\nlet guard = rooms.lock(id).await;\nself\n.remote\n.send()\n.await;\ndrop(guard);\nremote.after().await;\n}\nfn b() {}";
     let parts = guarded(text);
     assert_eq!(parts.len(), 1);
     let part = parts.first().unwrap();
     assert!(
-        part.contains("send()") && !part.contains("remote"),
+        part.contains("send()") && !part.contains("before") && !part.contains("after"),
         "{part}"
     );
+    let step = steps(part).find(|step| step.contains(".await") && step.contains("remote"));
+    assert!(step.is_some(), "an await on a line of its own: {part}");
 }
 
 #[test]

@@ -39,6 +39,16 @@ pub enum BuildError {
     /// A field is longer than 255 bytes.
     #[error("the {0} is longer than {MAX_FIELD_BYTES} bytes")]
     FieldTooLong(&'static str),
+    /// A field decides who may come in or read, and what it says is no word for that.
+    #[error("the {field} of {kind} is one of {}", words.join(", "))]
+    NoSuchWord {
+        /// The event's type.
+        kind: &'static str,
+        /// The field of its content.
+        field: &'static str,
+        /// What it may say.
+        words: &'static [&'static str],
+    },
     /// Another server's event that this one has no reason to sign.
     #[error("this server has no reason to sign that event")]
     NotOurs,
@@ -86,6 +96,7 @@ pub struct Placement {
 /// signature and two hashes, about 30 microseconds in all.
 pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, BuildError> {
     check_lengths(&draft, at)?;
+    check_words(&draft)?;
     let rules = &at.rules;
     let Draft {
         sender,
@@ -167,6 +178,51 @@ pub fn build(draft: Draft, at: &Placement, signer: &Signer) -> Result<Pdu, Build
         content,
         bytes: Bytes::from(bytes),
     })?)
+}
+
+/// The state that lets people in, and what it may say.
+const WORDS: [(&str, &str, &[&str]); 3] = [
+    (
+        "m.room.join_rules",
+        "join_rule",
+        &[
+            "public",
+            "invite",
+            "knock",
+            "private",
+            "restricted",
+            "knock_restricted",
+        ],
+    ),
+    (
+        "m.room.history_visibility",
+        "history_visibility",
+        &["invited", "joined", "shared", "world_readable"],
+    ),
+    (
+        "m.room.guest_access",
+        "guest_access",
+        &["can_join", "forbidden"],
+    ),
+];
+
+/// A word that nobody knows would be read as some other: whoever mistypes one hears of it. Words with a namespace are somebody's.
+fn check_words(draft: &Draft) -> Result<(), BuildError> {
+    let kind = draft.kind.to_string();
+    for (of, field, words) in WORDS {
+        let Some(said) = draft.content.get(field).filter(|_| kind == of) else {
+            continue;
+        };
+        let known = matches!(said, CanonicalJsonValue::String(said) if said.contains('.') || words.contains(&said.as_str()));
+        if !known {
+            return Err(BuildError::NoSuchWord {
+                kind: of,
+                field,
+                words,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// For what this server signs an event that another one has made. There are two reasons, and no third.

@@ -183,6 +183,41 @@ fn an_event_may_have_65536_bytes_and_not_one_more() {
 }
 
 #[test]
+fn words_that_let_people_in_are_known_or_have_a_namespace() {
+    let (signer, ..) = key();
+    let at = placement("11");
+    for (kind, field, said, good) in [
+        ("m.room.join_rules", "join_rule", json!("knock"), true),
+        ("m.room.join_rules", "join_rule", json!("pubic"), false),
+        ("m.room.join_rules", "join_rule", json!(5), false),
+        (
+            "m.room.join_rules",
+            "join_rule",
+            json!("org.example.ask"),
+            true,
+        ),
+        (
+            "m.room.history_visibility",
+            "history_visibility",
+            json!("zz"),
+            false,
+        ),
+        (
+            "m.room.history_visibility",
+            "history_visibility",
+            json!("shared"),
+            true,
+        ),
+        ("m.room.history_visibility", "join_rule", json!("zz"), true),
+        ("m.room.guest_access", "guest_access", json!(true), false),
+        ("org.example.x", "join_rule", json!("zz"), true),
+    ] {
+        let built = build(draft(kind, Some(""), json!({ field: said })), &at, &signer);
+        assert_eq!(built.is_ok(), good, "{kind} {field} {said}");
+    }
+}
+
+#[test]
 fn fields_may_have_255_bytes_and_not_one_more() {
     let (signer, ..) = key();
     let at = placement("11");
@@ -282,14 +317,14 @@ fn redaction_keeps_the_id_and_what_the_version_keeps() {
         (
             "7",
             "m.room.join_rules",
-            json!({ "join_rule": "x", "allow": [] }),
-            json!({ "join_rule": "x" }),
+            json!({ "join_rule": "public", "allow": [] }),
+            json!({ "join_rule": "public" }),
         ),
         (
             "8",
             "m.room.join_rules",
-            json!({ "join_rule": "x", "allow": [] }),
-            json!({ "join_rule": "x", "allow": [] }),
+            json!({ "join_rule": "public", "allow": [] }),
+            json!({ "join_rule": "public", "allow": [] }),
         ),
         (
             "10",

@@ -22,7 +22,7 @@ use super::{
     upgraded_levels::{Levels, closed, upgraded},
 };
 use crate::{
-    event::build::Draft,
+    event::build::{BuildError, Draft},
     rooms::{Reader, Room, RoomError, RoomGuard, Rooms},
     schema::{self, AliasRow, Membership},
     users::{Requester, Users},
@@ -121,9 +121,14 @@ impl Upgrade<'_> {
             .await?;
         for kind in TRANSFERRED {
             if let Some(state) = state(&mut self.old, kind).await? {
-                self.new
-                    .send(kind, "", content(Value::Object(state))?)
-                    .await?;
+                let sent = self.new.send(kind, "", content(Value::Object(state))?);
+                match sent.await {
+                    // Another server let it in, and it meant nothing there.
+                    Err(FlowError::Room(RoomError::Unbuildable(BuildError::NoSuchWord {
+                        ..
+                    }))) => {}
+                    sent => sent?,
+                }
             }
         }
         let join_rules = state(&mut self.old, "m.room.join_rules").await?;

@@ -25,7 +25,7 @@ impl Origin {
         match (self.variables.iter().find(set), &self.file) {
             (Some(name), _) => format!("the environment variable {name}: {key}"),
             (None, Some(file)) => format!("{}: {key}", file.display()),
-            (None, None) => key.to_owned(),
+            (None, None) => format!("{key} (in a config file, or in {wanted})"),
         }
     }
 }

@@ -170,6 +170,20 @@ fn half_a_certificate_is_refused() {
     assert!(error.contains("federation.tls_key"), "{error}");
 }
 
+/// Nothing sets the key, and there is no file to name.
+#[test]
+fn what_is_missing_without_a_file_is_named_with_its_variable() {
+    let set = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let error = Config::read_with(None, vec![set("VATRA__FEDERATION__TLS_CERT", "cert.pem")]);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.starts_with(
+            "federation.tls_key (in a config file, or in VATRA__FEDERATION__TLS_KEY): set both"
+        ),
+        "{error}"
+    );
+}
+
 /// What a value of one key is refused with.
 fn refused(section: &str, line: &str) -> String {
     read(&format!("{section}\n{line}")).unwrap_err().to_string()

@@ -196,10 +196,15 @@ async fn a_guest_joins_what_lets_guests_in_and_leaves_when_that_ends(engine: Eng
     no(join()).await;
     no(set("join")).await;
     no(set("knock")).await;
-    for access in [json!("forbidden"), json!("CAN_JOIN"), json!(true)] {
-        let path = format!("/rooms/{at}/state/m.room.guest_access");
+    let path = format!("/rooms/{at}/state/m.room.guest_access");
+    for access in ["forbidden", "org.example.CAN_JOIN"] {
         ana.put(&path, json!({ "guest_access": access })).await;
         no(join()).await;
+    }
+    for access in [json!("CAN_JOIN"), json!(true)] {
+        let set = ana.request(Method::PUT, &path);
+        let set = set.json(&json!({ "guest_access": access }));
+        refused(set, 400, "M_BAD_JSON").await;
     }
     // Also one who was invited.
     ana.invite(&room, &one).await;
