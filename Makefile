@@ -61,7 +61,7 @@ partition: build
 # Our own crates optimised; the dependencies are so already.
 bench: tools
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo bench --profile dev -p vatra-store
-	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test -p vatra --test blackbox large_room -- --ignored --nocapture
+	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo test -p vatra --test blackbox -- --ignored --nocapture --test-threads 1 large_room many_away
 	CARGO_PROFILE_DEV_OPT_LEVEL=3 cargo build --bin vatra
 	@scripts/bench.sh
 

@@ -4,6 +4,7 @@ use std::{path::Path, sync::Arc};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use vatra_domain::{
+    flows::server_notices::ServerNotices,
     followers::{
         mail_sender::{self, MailSender},
         notices::Notices,
@@ -83,6 +84,7 @@ impl Mail {
         &self,
         config: &Config,
         (notices, rooms, users): (&Notices, &Rooms, &Users),
+        server_notices: Option<ServerNotices>,
         tasks: &TaskTracker,
         stop: &CancellationToken,
     ) -> MailSender {
@@ -90,6 +92,7 @@ impl Mail {
             notices: notices.clone(),
             rooms: rooms.clone(),
             users: users.clone(),
+            server_notices,
             mailer: self.mailer.clone(),
             templates: self.templates.clone(),
             base_url: config.client.base_url.trim_end_matches('/').to_owned(),

@@ -433,7 +433,14 @@ impl App {
             retention
         });
         let mail_sender = mail.as_ref().map(|mail| {
-            mail.write_to_the_away(&config, (&notices, &rooms, &users), &tasks, &soft_stop)
+            let server_notices = server_notices.clone();
+            mail.write_to_the_away(
+                &config,
+                (&notices, &rooms, &users),
+                server_notices,
+                &tasks,
+                &soft_stop,
+            )
         });
         let push_sender = PushSender::new(push_sender::Parts {
             notices,

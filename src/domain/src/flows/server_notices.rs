@@ -98,6 +98,42 @@ impl ServerNotices {
         txn: Option<String>,
     ) -> Result<OwnedEventId, FlowError> {
         by.must_be_admin()?;
+        let txn = txn.map(|id| TxnKey {
+            user: by.sid,
+            device: by.device_key().to_owned(),
+            endpoint: format!("send_server_notice/{}", notice.to),
+            id,
+        });
+        self.deliver(notice, txn).await
+    }
+
+    /// Tells a user something of the server's own accord. What has the same name is told once.
+    ///
+    /// # Errors
+    /// If the user is gone, or the store does not take it.
+    pub async fn tell(&self, to: &UserId, text: String, name: &str) -> Result<(), FlowError> {
+        let speaker = self.speaker().await?;
+        let said = json!({ "msgtype": "m.text", "body": text });
+        let notice = Notice {
+            to,
+            kind: TimelineEventType::RoomMessage,
+            state_key: None,
+            content: super::content(said)?,
+        };
+        let txn = TxnKey {
+            user: speaker.sid,
+            device: String::new(),
+            endpoint: format!("tell/{to}"),
+            id: name.to_owned(),
+        };
+        self.deliver(notice, Some(txn)).await.map(|_| ())
+    }
+
+    async fn deliver(
+        &self,
+        notice: Notice<'_>,
+        txn: Option<TxnKey>,
+    ) -> Result<OwnedEventId, FlowError> {
         let Inner {
             users, receiver, ..
         } = &*self.inner;
@@ -108,12 +144,6 @@ impl ServerNotices {
             return Err(FlowError::InvalidParam(message.to_owned()));
         }
         let room = self.room_for(&speaker, &to, sid).await?;
-        let txn = txn.map(|id| TxnKey {
-            user: by.sid,
-            device: by.device_key().to_owned(),
-            endpoint: format!("send_server_notice/{to}"),
-            id,
-        });
         let draft = Draft {
             sender: speaker.user,
             kind: notice.kind,

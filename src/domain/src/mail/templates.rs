@@ -1,7 +1,7 @@
 //! Letters and pages from templates (minijinja), in the languages that have them.
 //!
 //! A letter `NAME` is two files in a language's folder: `NAME.txt`, whose first line is `Subject: ...`, and `NAME.html`; a page is one,
-//! `NAME.html`. `layout.html`, beside the folders, is what every letter's HTML extends, `page.html` what every page does. An operator's files
+//! `NAME.html`; what the server says in its own room is one, `NAME.notice`, plain text. `layout.html`, beside the folders, is what every letter's HTML extends, `page.html` what every page does. An operator's files
 //! replace the built-in ones of the same name, and a folder of another name is another language. HTML is escaped by the name's ending.
 //! Everything is rendered once with sample values when it is loaded, so that a mistake stops the start and not a letter.
 
@@ -19,8 +19,11 @@ pub const LETTERS: &[&str] = &[
     "add_address",
     "reset_password",
     "address_taken",
+    "test",
     "notification",
 ];
+/// What the server says in its own room.
+pub const NOTICES: &[&str] = &["address_refused"];
 /// The pages.
 pub const PAGES: &[&str] = &[
     "confirm",
@@ -61,6 +64,7 @@ const BUILT_IN: &[(&str, &str)] = built_in!(
     "en/test.html",
     "en/notification.txt",
     "en/notification.html",
+    "en/address_refused.notice",
     "en/unsubscribe.html",
     "en/unsubscribed.html",
     "en/confirm.html",
@@ -86,6 +90,7 @@ const BUILT_IN: &[(&str, &str)] = built_in!(
     "ro/test.html",
     "ro/notification.txt",
     "ro/notification.html",
+    "ro/address_refused.notice",
     "ro/unsubscribe.html",
     "ro/unsubscribed.html",
     "ro/confirm.html",
@@ -185,6 +190,9 @@ impl Templates {
             for page in PAGES {
                 self.page(language, page, sample())?;
             }
+            for notice in NOTICES {
+                self.notice(language, notice, sample())?;
+            }
         }
         Ok(())
     }
@@ -239,12 +247,27 @@ impl Templates {
     /// # Errors
     /// A template that does not work with these values.
     pub fn page(&self, language: &str, name: &str, values: Value) -> Result<String, TemplateError> {
-        let language = if self.has(language, &format!("{name}.html")) {
-            language
-        } else {
-            DEFAULT_LANGUAGE
-        };
-        self.render(&format!("{language}/{name}.html"), &values)
+        self.one(language, &format!("{name}.html"), &values)
+    }
+
+    /// What the server says in a language, or in English if that has it not.
+    ///
+    /// # Errors
+    /// A template that does not work with these values.
+    pub fn notice(
+        &self,
+        language: &str,
+        name: &str,
+        values: Value,
+    ) -> Result<String, TemplateError> {
+        let said = self.one(language, &format!("{name}.notice"), &values)?;
+        Ok(tidy(&said))
+    }
+
+    fn one(&self, language: &str, file: &str, values: &Value) -> Result<String, TemplateError> {
+        let known = self.has(language, file);
+        let language = if known { language } else { DEFAULT_LANGUAGE };
+        self.render(&format!("{language}/{file}"), values)
     }
 
     fn has(&self, language: &str, file: &str) -> bool {
@@ -360,6 +383,7 @@ fn names() -> Vec<String> {
         .flat_map(|name| [format!("{name}.txt"), format!("{name}.html")]);
     letters
         .chain(PAGES.iter().map(|name| format!("{name}.html")))
+        .chain(NOTICES.iter().map(|name| format!("{name}.notice")))
         .collect()
 }
 

@@ -1,6 +1,6 @@
-//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, searches, letters.
+//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, searches, letters; and those of other servers.
 //!
-//! Each kind has a bucket per key that refills steadily. The key is the user; where there is none yet, the name that someone
+//! Each kind has a bucket per key that refills steadily. The key is the user, or the other server; where there is none yet, the name that someone
 //! tries to log in as and the address they come from (of IPv6 the network of 64 bits, which is what one customer has). Off
 //! when `rate_limits.enabled` is false.
 
@@ -15,9 +15,8 @@ use governor::{
     clock::{Clock, DefaultClock},
     state::keyed::DashMapStateStore,
 };
-use vatra_domain::users::Requester;
-
-use vatra_domain::mail::address::canonical;
+use ruma::ServerName;
+use vatra_domain::{mail::address::canonical, users::Requester};
 
 use super::{address::Address, error::Error};
 
@@ -46,6 +45,8 @@ pub struct Rates {
     search: Keyed,
     mail_to: Keyed,
     mail_from: Keyed,
+    server: Keyed,
+    server_from: Keyed,
 }
 
 impl Rates {
@@ -80,6 +81,10 @@ impl Rates {
             search: per_second(2, 20),
             mail_to: per_letter(Duration::from_secs(600), 5),
             mail_from: per_letter(Duration::from_secs(10), 30),
+            // A server sends one transaction after the other, of 50 events each, and asks for what it lacks one by one.
+            server: per_second(100, 2_000),
+            // Many servers share an address.
+            server_from: per_second(500, 10_000),
         }
     }
 
@@ -170,6 +175,16 @@ impl Rates {
         self.check(&self.mail_to, &to)
     }
 
+    /// A request from an address that says to be another server's; its signature has not been looked at, which costs.
+    pub(crate) fn server_from(&self, from: Option<Address>) -> Result<(), Error> {
+        self.check(&self.server_from, &network(from))
+    }
+
+    /// A request that another server has signed.
+    pub(crate) fn server(&self, name: &ServerName) -> Result<(), Error> {
+        self.check(&self.server, name.as_str())
+    }
+
     fn check(&self, limiter: &Keyed, key: &str) -> Result<(), Error> {
         self.check_many(limiter, key, NonZeroU32::MIN)
     }
@@ -222,5 +237,16 @@ mod tests {
         assert!(tried(&rates, "192.0.2.2", 0), "another address");
         assert!((0..100).any(|number| !tried(&rates, &format!("2001:db8::{number}"), number)));
         assert!(tried(&rates, "2001:db8:0:1::1", 0), "another network");
+    }
+
+    #[test]
+    fn a_server_that_asks_without_end_is_put_off_and_others_are_not() {
+        let rates = Rates::new(true);
+        let asks = |name: &str| rates.server(&ServerName::parse(name).unwrap()).is_ok();
+        assert!((0..5_000).any(|_| !asks("flood.example")));
+        assert!(asks("calm.example"));
+        let from = Some(Address("192.0.2.1".parse().unwrap()));
+        assert!((0..50_000).any(|_| rates.server_from(from).is_err()));
+        assert!(rates.server_from(None).is_ok());
     }
 }

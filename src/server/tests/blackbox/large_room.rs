@@ -23,7 +23,7 @@ use vatra_store::{Options, Store, testing::CountingEngine};
 const TURNS: usize = 6;
 const MESSAGES: usize = 2_000;
 
-fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: Value) -> Draft {
+pub(crate) fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: Value) -> Draft {
     let content: CanonicalJsonObject = serde_json::from_value(content).unwrap();
     Draft {
         sender: UserId::parse(sender).unwrap(),
@@ -35,7 +35,7 @@ fn draft(sender: &str, kind: &str, state_key: Option<&str>, content: Value) -> D
 }
 
 /// Registering thousands of accounts would take minutes of argon2: the members join through the domain.
-async fn room(rooms: &Rooms, members: usize) -> OwnedRoomId {
+pub(crate) async fn room(rooms: &Rooms, members: usize) -> OwnedRoomId {
     let create = draft("@owner:localhost", "m.room.create", Some(""), json!({}));
     let (mut guard, _) = rooms
         .create(&RoomVersionId::V12, None, create)
@@ -85,7 +85,7 @@ async fn talk(rooms: &Rooms, room: &OwnedRoomId) {
 }
 
 /// Waits until every follower has caught up with the log.
-async fn caught_up(running: &Running) {
+pub(crate) async fn caught_up(running: &Running) {
     let lags = || {
         let watermark = running.app.store.watermark();
         let followers = running.app.followers.iter();
@@ -104,7 +104,7 @@ async fn caught_up(running: &Running) {
 }
 
 /// User and system time of this process, in steps of 10 ms.
-fn cpu_ms() -> u64 {
+pub(crate) fn cpu_ms() -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let (_, fields) = stat.rsplit_once(')').unwrap();
     let fields: Vec<&str> = fields.split_whitespace().collect();
@@ -112,7 +112,7 @@ fn cpu_ms() -> u64 {
     (ticks(11) + ticks(12)) * 10
 }
 
-fn config(folder: &tempfile::TempDir) -> Config {
+pub(crate) fn config(folder: &tempfile::TempDir) -> Config {
     let mut config = Config::try_it();
     config.data_dir = folder.path().join("data");
     config.media_dir = folder.path().join("media");

@@ -28,6 +28,7 @@ mod large_room;
 mod lazy;
 mod limits;
 mod mail;
+mod many_away;
 mod media;
 mod moderation;
 mod old_sync;

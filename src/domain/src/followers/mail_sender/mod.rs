@@ -12,7 +12,7 @@
 //! shorter one. What was sent and what became of it is one batch.
 //!
 //! Someone is there if any of their devices made a request within the delay, unless it was a poll of /sync that says to be `unavailable` or
-//! `offline`. A mail server that refuses an address for good (5xx) ends the pusher.
+//! `offline`. A mail server that refuses an address for good (5xx) ends the pusher, and the server tells the person in its own room.
 
 mod letter;
 mod plan;
@@ -37,6 +37,7 @@ use vatra_store::{Direction, Position, Range, Wake};
 use super::{FollowError, notices::Notices, push_sender::message::Names};
 use crate::{
     clock::{Millis, SharedClock},
+    flows::server_notices::ServerNotices,
     mail::{Mailer, templates::Templates},
     rooms::Rooms,
     schema::{self, PusherKind, UserSid, topic},
@@ -65,6 +66,8 @@ pub struct Parts {
     pub rooms: Rooms,
     /// Whose the pushers are, and who is there.
     pub users: Users,
+    /// Who tells people that their address is refused; nobody, if the server has no voice.
+    pub server_notices: Option<ServerNotices>,
     /// The way to the mail server.
     pub mailer: Mailer,
     /// What letters look like.

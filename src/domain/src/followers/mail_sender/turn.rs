@@ -13,13 +13,14 @@ use super::{
         FollowError,
         notices::{Notice, of_users},
     },
-    Inner,
+    Inner, Parts,
     letter::Writing,
     plan::Plan,
 };
 use crate::{
     clock::Millis,
-    mail::{Attempt, MailError, SendError},
+    flows::FlowError,
+    mail::{Attempt, MailError, SendError, templates::context},
     rooms::Reader,
     schema::{self, GLOBAL, PusherKey, PusherKind, PusherRow, PusherStateRow, ToldRow, UserSid},
     users::pushers::{MailWishes, Mode},
@@ -32,6 +33,8 @@ const LONGEST_WAIT_MS: Millis = 30 * 60_000;
 const LONGEST_UNREACHABLE_MS: Millis = 5 * 60_000;
 /// The wait of a letter that cannot be written, which is the operator's template's fault.
 const UNWRITTEN_MS: Millis = 3_600_000;
+/// The template of what the server says when an address is refused.
+const NOTICE: &str = "address_refused";
 /// The longest reason that is kept, in characters.
 const REASON_CHARACTERS: usize = 200;
 
@@ -296,12 +299,44 @@ impl Inner {
             id,
             reason, "an address is refused: nothing is sent to it any more"
         );
+        // First, since whatever is cut off here is tried again.
+        if let Err(error) = self.tell(of, id, reason).await {
+            warn!(id, %error, "the person is not told that their address is refused");
+        }
         let mut batch = Batch::new();
         self.parts.mailer.record(&mut batch, id, Some(reason)).await;
         self.write(batch).await?;
         let this = |it: &PusherRow| *it == of.pusher;
         let dropped = self.parts.users.drop_pushers(of.user, this).await;
         dropped.map_err(of_users)
+    }
+
+    /// Tells whose pusher it is that it ends, in the room that the server has with them.
+    async fn tell(&self, of: &Of, id: &str, reason: &str) -> Result<(), FlowError> {
+        let Parts {
+            rooms,
+            users,
+            templates,
+            server_notices: Some(notices),
+            ..
+        } = &self.parts
+        else {
+            return Ok(());
+        };
+        let Some(user) = rooms.reader().user_id(of.user).await? else {
+            return Ok(());
+        };
+        let values = context! {
+            server => users.server_name().as_str(), address => of.pusher.pushkey.as_str(), reason => reason,
+        };
+        let language = templates.language(&of.pusher.lang);
+        match templates.notice(language, NOTICE, values) {
+            Ok(text) => notices.tell(&user, text, id).await,
+            Err(error) => {
+                warn!(%error, "a notice cannot be written");
+                Ok(())
+            }
+        }
     }
 
     /// Says whether what the batch asserts still stood there.

@@ -117,9 +117,12 @@ async fn proven(
     request: Request,
 ) -> Result<(Origin, http::Request<bytes::Bytes>), Error> {
     let (head, body) = apart(request);
+    let from = head.extensions().get::<Address>().copied();
+    app.rates.server_from(from)?;
     let claim = Claim::read(app, &head)?;
     let bytes = read_body(body, app.limits.federation_bytes).await?;
     let request = head.map(|()| bytes);
     let origin = claim.prove(app, &request).await?;
+    app.rates.server(origin.name())?;
     Ok((origin, request))
 }

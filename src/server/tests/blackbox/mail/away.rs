@@ -215,3 +215,42 @@ async fn a_mail_server_that_comes_back_gets_each_letter_once_and_one_that_refuse
     }
     panic!("the pusher has not ended");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_address_is_refused_for_good_is_told_so_in_the_room_of_the_server() {
+    let voice = |config: &mut Config| config.server_notices.localpart = "server".to_owned();
+    let (world, alice, bob, room) = World::with_away(voice).await;
+    bob.post(
+        "/pushers/set",
+        json!({ "lang": "ro", "kind": "email", "app_id": "m.email", "pushkey": "bob@example.org",
+        "app_display_name": "a", "device_display_name": "d", "data": {} }),
+    )
+    .await;
+    world.sink.answer_next("550 nobody of that name");
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    alice.send(&room, "dinner is ready").await;
+    let mut invited = Value::Null;
+    for _ in 0..100 {
+        invited = bob.get("/sync?timeout=0&set_presence=offline").await["rooms"]["invite"].clone();
+        if invited.is_object() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let (notices, _) = invited.as_object().unwrap().iter().next().unwrap();
+    bob.join(notices).await;
+    let path = format!(
+        "/rooms/{}/messages?dir=b&filter=%7B%22types%22%3A%5B%22m.room.message%22%5D%7D",
+        encoded(notices)
+    );
+    let said = bob.get(&path).await["chunk"].clone();
+    assert_eq!(said.as_array().unwrap().len(), 1, "{said}");
+    let text = said[0]["content"]["body"].as_str().unwrap();
+    assert!(
+        text.contains("bob@example.org")
+            && text.contains("nobody of that name")
+            && text.contains("refuz"),
+        "{text}"
+    );
+    assert_eq!(bob.get("/pushers").await, json!({ "pushers": [] }));
+}

@@ -193,6 +193,7 @@ fn sender(world: &World, post: &Arc<Post>, stop: &CancellationToken) -> MailSend
         notices: world.notices.clone(),
         rooms: world.rooms.clone(),
         users: world.users.clone(),
+        server_notices: None,
         mailer,
         templates: Arc::new(Templates::new(Vec::new()).unwrap()),
         base_url: "https://matrix.here".to_owned(),
