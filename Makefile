@@ -6,7 +6,7 @@ VATRA := $(CARGO_TARGET_DIR)/debug/vatra
 STAGE := scripts/stage.sh
 NO_SYNAPSE := "Synapse cannot be installed here"
 
-.PHONY: run build test check fmt clippy deny unit clients interop-held complement-held interop partition bench tools
+.PHONY: run build test check fmt clippy deny unit clients turn interop-held complement-held interop partition bench tools
 .NOTPARALLEL:
 
 # A server to try out, on this machine only: http://127.0.0.1:8008, data under ./data.
@@ -17,7 +17,7 @@ build: tools
 	cargo build --workspace --bins
 
 # Everything that must be green.
-test: check unit clients interop-held complement-held
+test: check unit clients turn interop-held complement-held
 
 check: fmt clippy deny
 
@@ -37,6 +37,10 @@ unit: tools
 # Stock Matrix clients against the real binary.
 clients: build
 	@$(STAGE) clients 900 tests/clients/run.sh $(VATRA)
+
+# Credentials for calls with a real TURN server. Left out where coturn cannot be installed.
+turn: build
+	@scripts/optional.sh TURN_REQUIRED "coturn cannot be installed here" turn 180 tests/turn/run.sh $(VATRA)
 
 # Some of what `interop` and `partition` play: random rooms of all versions in vatra and in Synapse, and one network that is cut for each of the
 # newest versions. Left out where Synapse cannot be installed, and the latter without root; docs/conformance.md.
