@@ -6,7 +6,7 @@ VATRA := $(CARGO_TARGET_DIR)/debug/vatra
 STAGE := scripts/stage.sh
 NO_SYNAPSE := "Synapse cannot be installed here"
 
-.PHONY: run build test check fmt clippy deny unit clients turn interop-held complement-held interop partition bench tools
+.PHONY: run build test check fmt clippy deny unit clients turn interop-held complement-held interop partition fuzz-api bench tools
 .NOTPARALLEL:
 
 # A server to try out, on this machine only: http://127.0.0.1:8008, data under ./data.
@@ -61,6 +61,10 @@ interop: build
 # Three servers in network namespaces that are cut and healed. Needs root.
 partition: build
 	@$(STAGE) partition 3600 tests/interop/run.sh $(VATRA) partition
+
+# Requests that Matrix's OpenAPI files call for, and worse ones: make fuzz-api MATRIX_SPEC=FOLDER, a clone of the specification's repository.
+fuzz-api: build
+	@$(STAGE) fuzz-api 7200 tests/fuzz/run.sh $(VATRA) $(FUZZ)
 
 # Our own crates optimised; the dependencies are so already.
 bench: tools
