@@ -54,7 +54,7 @@ class Server:
         self.config.write_text(
             f'server_name = "localhost"\ndata_dir = "{folder}/data"\nmedia_dir = "{folder}/media"\n'
             f'[client]\nlisten = "{self.url[7:]}"\nbase_url = "{self.url}"\n[registration]\nopen = true\nguests = true\n'
-            '[rate_limits]\nenabled = false\n[media]\nlegacy_unauthenticated = true\n[storage]\ndurability = "relaxed"\n'
+            '[rate_limits]\nenabled = false\n[media]\nlegacy_unauthenticated = true\n[url_preview]\nenabled = true\nallow_loopback = true\ntimeout_s = 2\n[storage]\ndurability = "relaxed"\n'
             '[turn]\nuris = ["turn:turn.example.org"]\nshared_secret = "secret"\n[support]\nadmin_email = "admin@example.org"\n'
         )
         self.log = folder / "vatra.log"
