@@ -6,7 +6,7 @@ VATRA := $(CARGO_TARGET_DIR)/debug/vatra
 STAGE := scripts/stage.sh
 NO_SYNAPSE := "Synapse cannot be installed here"
 
-.PHONY: run build test check fmt clippy deny unit clients interop-held complement-held interop partition bench tools
+.PHONY: run build test check fmt clippy deny unit clients turn interop-held complement-held interop partition fuzz-api bench tools
 .NOTPARALLEL:
 
 # A server to try out, on this machine only: http://127.0.0.1:8008, data under ./data.
@@ -17,7 +17,7 @@ build: tools
 	cargo build --workspace --bins
 
 # Everything that must be green.
-test: check unit clients interop-held complement-held
+test: check unit clients turn interop-held complement-held
 
 check: fmt clippy deny
 
@@ -38,6 +38,10 @@ unit: tools
 clients: build
 	@$(STAGE) clients 900 tests/clients/run.sh $(VATRA)
 
+# Credentials for calls with a real TURN server. Left out where coturn cannot be installed.
+turn: build
+	@scripts/optional.sh TURN_REQUIRED "coturn cannot be installed here" turn 180 tests/turn/run.sh $(VATRA)
+
 # Some of what `interop` and `partition` play: random rooms of all versions in vatra and in Synapse, and one network that is cut for each of the
 # newest versions. Left out where Synapse cannot be installed, and the latter without root; docs/conformance.md.
 interop-held: build
@@ -57,6 +61,10 @@ interop: build
 # Three servers in network namespaces that are cut and healed. Needs root.
 partition: build
 	@$(STAGE) partition 3600 tests/interop/run.sh $(VATRA) partition
+
+# Requests that Matrix's OpenAPI files call for, and worse ones: make fuzz-api MATRIX_SPEC=FOLDER, a clone of the specification's repository.
+fuzz-api: build
+	@$(STAGE) fuzz-api 7200 tests/fuzz/run.sh $(VATRA) $(FUZZ)
 
 # Our own crates optimised; the dependencies are so already.
 bench: tools

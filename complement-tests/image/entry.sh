@@ -74,6 +74,12 @@ enabled = true
 [server_notices]
 localpart = "_server"
 
+[url_preview]
+enabled = true
+# The page that a test has shown is on the host of the containers.
+allow_loopback = true
+allowed_networks = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]
+
 [media]
 legacy_unauthenticated = true
 

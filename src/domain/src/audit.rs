@@ -12,8 +12,8 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use vatra_store::{
-    Batch, CommitError, DecodeError, Direction, Key, Map, Range, Store, StoreError, Ticket, Value,
-    View,
+    Batch, CommitError, DecodeError, Direction, Key, Map, Position, Range, Store, StoreError,
+    Ticket, Value, View,
 };
 
 /// How many small rows are read at once.
@@ -195,6 +195,28 @@ impl<'a> Audit<'a> {
             Err(error) => return Err(error.into()),
         }
         self.settle().await
+    }
+
+    /// A list should name something and does not. It is named by a row at the position of the batch that mends it, where who reads the list
+    /// from where they last were comes by.
+    pub fn list_lacks<K, V>(
+        &mut self,
+        map: &Map<K, V>,
+        what: &impl Debug,
+        row: impl FnOnce(Position) -> (K, V) + Send + 'static,
+    ) where
+        K: Key + 'static,
+        V: Value + 'static,
+    {
+        self.tell(Problem::Missing {
+            map: map.name(),
+            row: format!("{what:?}"),
+        });
+        if self.repair {
+            let mut mend = Batch::new();
+            mend.put_at_position(map, row);
+            self.mends.push(self.store.submit(mend));
+        }
     }
 
     /// Reads rows that may be damaged: those that cannot be decoded count as absent here; who reads their map reports them.

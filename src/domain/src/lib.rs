@@ -9,7 +9,7 @@
 //! | 1 | [`remote`], [`mail`] |
 //! | 2 | [`appservice`], [`users`], [`e2ee`], [`push`] |
 //! | 3 | [`rooms`] |
-//! | 4 | [`sync`], [`federation`], [`media`], [`search`] |
+//! | 4 | [`sync`], [`federation`], [`media`], [`search`], [`url_preview`] |
 //! | 5 | [`flows`], [`followers`] |
 
 pub mod appservice;
@@ -30,4 +30,5 @@ pub mod rooms;
 pub mod schema;
 pub mod search;
 pub mod sync;
+pub mod url_preview;
 pub mod users;

@@ -8,7 +8,7 @@ use std::{
 };
 
 /// From low to high; modules of one floor may call each other.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("schema", 0),
     ("clock", 0),
     ("random", 0),
@@ -25,6 +25,7 @@ const FLOORS: [(&str, u8); 19] = [
     ("sync", 4),
     ("media", 4),
     ("search", 4),
+    ("url_preview", 4),
     ("federation", 4),
     ("flows", 5),
     ("followers", 5),

@@ -41,6 +41,7 @@ use vatra_domain::{
     schema,
     search::Search,
     sync::{Providers, Syncs, Waiters},
+    url_preview::{self, UrlPreviews},
     users::{
         Users, UsersError,
         server_name::{self, NameError},
@@ -50,7 +51,7 @@ use vatra_store::{Engine, Options, Store};
 
 use self::{
     key::signing_key,
-    networks::{gateways, network, own_web, service_line, sso_web},
+    networks::{gateways, network, own_web, pages as web_pages, service_line, sso_web},
 };
 use crate::{
     captcha::Captcha,
@@ -124,6 +125,8 @@ pub struct Parts {
     pub search: Option<Search>,
     /// Pictures and files.
     pub media: Media,
+    /// Makes previews of URLs, if that is wanted.
+    pub previews: Option<UrlPreviews>,
     /// Receives rooms' events of other servers.
     pub receiver: Receiver,
     /// Answers other servers.
@@ -327,6 +330,7 @@ impl App {
             settings,
             config.federation.enabled.then(|| remote.clone()),
         );
+        let previews = previews(&config, &media, &clock)?;
 
         let ephemeral = Ephemeral::new(store.clone(), clock.clone(), config.presence.enabled);
         let (soft_stop, tasks) = (CancellationToken::new(), TaskTracker::new());
@@ -494,6 +498,7 @@ impl App {
             waiters,
             search,
             media,
+            previews,
             receiver,
             federation,
             server_notices,
@@ -540,6 +545,37 @@ async fn undo_joins(receiver: Receiver, stop: CancellationToken) {
     if let Err(error) = undone {
         tracing::warn!(%error, "joins that did not end cannot be undone");
     }
+}
+
+/// Previews of URLs as the settings say.
+fn previews(
+    config: &Config,
+    media: &Media,
+    clock: &SharedClock,
+) -> Result<Option<UrlPreviews>, BuildError> {
+    let settings = &config.url_preview;
+    if !settings.enabled {
+        return Ok(None);
+    }
+    if settings.reaches_own_networks() {
+        tracing::warn!(
+            "url_preview: everyone who has an account here can look at pages of this machine or your networks"
+        );
+    }
+    let parts = url_preview::Parts {
+        web: Arc::new(web_pages(config)?),
+        media: media.clone(),
+        clock: clock.clone(),
+        settings: url_preview::Settings {
+            allow_hosts: settings.allow_hosts.clone(),
+            deny_hosts: settings.deny_hosts.clone(),
+            max_page_bytes: settings.max_page_bytes,
+            max_image_bytes: settings.max_image_bytes,
+            timeout: Duration::from_secs(settings.timeout_s),
+            keep_ms: settings.keep_s.saturating_mul(1_000),
+        },
+    };
+    Ok(Some(UrlPreviews::new(parts)))
 }
 
 /// Opens the media folder, which is made if it is not there.

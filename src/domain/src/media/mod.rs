@@ -4,13 +4,14 @@
 //! what under which id ([`crate::schema::MEDIA`]), what each blob is and how many rows name it, and which thumbnails
 //! were made. Equal files are kept once.
 //!
-//! The server's media handlers call it, and the operator's commands `check` and `backup`.
+//! The server's media handlers call it, [`crate::url_preview`], and the operator's commands `check` and `backup`.
 //!
 //! # Invariants
 //!
 //! - A blob survives a power cut before the batch with the row that names it is submitted. A crash in between leaves a
 //!   blob without a row, which [`Media::check`] lists; never a row without its blob.
-//! - No file is whole in memory, up or down. A thumbnail is, and so is the picture while it is decoded, within limits.
+//! - No file is whole in memory, up or down. A thumbnail is, and so is the picture while it is decoded, and a picture of a URL's preview,
+//!   within limits.
 //! - Media ids hold 190 random bits: knowing one is the permission to read it. Names of files are hashes; nothing a
 //!   client sends becomes part of a path.
 //! - Media of other servers is fetched only for local users who show a token, and kept like an upload.
@@ -26,6 +27,7 @@ mod blob;
 mod check;
 mod elsewhere;
 mod error;
+mod found;
 mod local;
 mod multipart;
 mod read;
@@ -46,6 +48,7 @@ pub use self::{
     blob::{BlobBackend, BlobPage, BlobReader, BlobStream, BlobWriter, SeekRead},
     check::{CheckSummary, Problem},
     error::{BlobError, MediaError},
+    found::FoundPicture,
     local::LocalBlobs,
     read::{Download, Thumbnail},
     thumbnail::{Method, Wanted},

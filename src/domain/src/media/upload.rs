@@ -228,7 +228,7 @@ impl Media {
     }
 
     /// A new media id, as a key and as a URI.
-    fn new_id(&self) -> ((String, String), OwnedMxcUri) {
+    pub(super) fn new_id(&self) -> ((String, String), OwnedMxcUri) {
         let server = self.inner.settings.server_name.as_str();
         let id = token(&*self.inner.random, ID_CHARACTERS);
         let uri = format!("mxc://{server}/{id}").into();

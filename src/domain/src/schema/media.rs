@@ -45,7 +45,7 @@ impl_value!(BlobRow);
 /// What a media id stands for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MediaRow {
-    /// The user who uploaded or reserved it.
+    /// The user who uploaded or reserved it; the name of a server if it is media of another, or if this one has found it by itself.
     pub uploader: String,
     /// When the id was given.
     pub created: Millis,

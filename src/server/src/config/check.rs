@@ -31,7 +31,7 @@ const LONGEST_DELAY_S: u64 = 604_800;
 /// The shortest time between two rounds through all rooms, in seconds.
 const LEAST_INTERVAL_S: u64 = 60;
 
-const NETWORKS: &str = "write networks such as 10.0.0.0/8 or fd00::/8";
+pub(super) const NETWORKS: &str = "write networks such as 10.0.0.0/8 or fd00::/8";
 
 /// A key, and what to write there instead.
 #[derive(Debug)]
@@ -96,6 +96,9 @@ impl Config {
                 "media.max_upload_bytes",
                 "write a number of bytes, such as 52428800 (50 MiB)",
             );
+        }
+        if let Some((key, remedy)) = self.url_preview.fault() {
+            return refuse(key, remedy);
         }
         let no_network = |network: &String| network.parse::<Network>().is_err();
         if self.push.allowed_networks.iter().any(no_network) {

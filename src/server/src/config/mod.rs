@@ -8,6 +8,7 @@ pub(crate) mod appservices;
 mod check;
 mod logins;
 mod read;
+mod url_preview;
 
 use std::{
     net::SocketAddr,
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 pub use self::{
     logins::{Jwt, Recaptcha, Sso, SsoProvider, Terms},
     read::{ConfigError, Origin},
+    url_preview::UrlPreview,
 };
 
 /// All settings.
@@ -52,6 +54,8 @@ pub struct Config {
     pub storage: Storage,
     /// Pictures and files.
     pub media: Media,
+    /// Previews of URLs.
+    pub url_preview: UrlPreview,
     /// Push gateways.
     pub push: Push,
     /// Full-text search.
@@ -383,6 +387,7 @@ impl Default for Config {
                 max_upload_bytes: 50 << 20,
                 legacy_unauthenticated: false,
             },
+            url_preview: UrlPreview::default(),
             push: Push::default(),
             search: Search { enabled: true },
             retention: Retention {

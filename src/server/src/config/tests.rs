@@ -299,3 +299,41 @@ fn a_mistake_in_the_environment_is_not_blamed_on_the_file() {
     let error = read("VATRA__LOG__FILTER", "info").unwrap_err().to_string();
     assert!(error.contains("vatra.toml: "), "{error}");
 }
+
+#[test]
+fn previews_that_make_no_sense_stop_the_start_and_name_key_and_remedy() {
+    let good =
+        "enabled = true\nallow_hosts = [\"*.example.org\", \"192.0.2.1\", \"[2001:db8::1]\"]";
+    assert!(
+        read(&format!("[url_preview]\n{good}"))
+            .unwrap()
+            .url_preview
+            .enabled
+    );
+    for (line, key, remedy) in [
+        (
+            "allowed_networks = [\"10.0.0.0\"]",
+            "allowed_networks",
+            "10.0.0.0/8",
+        ),
+        (
+            "allow_hosts = [\"https://example.org/\"]",
+            "allow_hosts",
+            "*.example.org",
+        ),
+        ("deny_hosts = [\"*\"]", "deny_hosts", "*.example.org"),
+        ("deny_hosts = [\"Example.org\"]", "deny_hosts", "lower case"),
+        ("max_page_bytes = 100", "max_page_bytes", "2097152"),
+        ("max_page_bytes = 100000000", "max_page_bytes", "2097152"),
+        ("max_image_bytes = 0", "max_image_bytes", "8388608"),
+        ("timeout_s = 0", "timeout_s", "60"),
+        ("timeout_s = 61", "timeout_s", "60"),
+    ] {
+        let error = read(&format!("[url_preview]\n{line}"))
+            .unwrap_err()
+            .to_string();
+        for told in ["vatra.toml", &format!("url_preview.{key}"), remedy] {
+            assert!(error.contains(told), "{line}: {error}");
+        }
+    }
+}

@@ -17,6 +17,7 @@ use vatra_domain::{
     rooms::RoomError,
     search::SearchError,
     sync::SyncError,
+    url_preview::PreviewError,
     users::{AuthFailure, UsersError, pushers::PusherError},
 };
 use vatra_store::{CommitError, StoreError};
@@ -328,6 +329,21 @@ impl From<MediaError> for Error {
             MediaError::Commit(_) | MediaError::Unwritable(_) => return Self::unavailable(&error),
         };
         Self::new(status, code, error)
+    }
+}
+
+/// Why there is no preview is in the log: whoever asks could else find out what this server can reach.
+impl From<PreviewError> for Error {
+    fn from(error: PreviewError) -> Self {
+        match error {
+            PreviewError::BadUrl => Self::invalid_param("this is no URL of the web"),
+            PreviewError::Busy => Self::limited(Duration::from_secs(5)),
+            PreviewError::Media(error @ (MediaError::Store(_) | MediaError::Commit(_))) => {
+                error.into()
+            }
+            PreviewError::Media(error @ MediaError::Unwritable(_)) => error.into(),
+            _ => Self::not_found("there is no preview of this URL"),
+        }
     }
 }
 

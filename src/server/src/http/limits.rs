@@ -1,4 +1,4 @@
-//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, searches, letters; and those of other servers.
+//! Limits on requests that cost or annoy: logins, registrations, messages, joins, invites, media, previews, searches, letters; and those of other servers.
 //!
 //! Each kind has a bucket per key that refills steadily. The key is the user, or the other server; where there is none yet, the name that someone
 //! tries to log in as and the address they come from (of IPv6 the network of 64 bits, which is what one customer has). Off
@@ -42,6 +42,7 @@ pub struct Rates {
     join: Keyed,
     invite: Keyed,
     media: Keyed,
+    preview: Keyed,
     search: Keyed,
     mail_to: Keyed,
     mail_from: Keyed,
@@ -78,6 +79,8 @@ impl Rates {
             join: per_second(1, 30),
             invite: per_second(1, INVITES),
             media: per_second(10, 100),
+            // A screen of messages has many links.
+            preview: per_second(2, 60),
             search: per_second(2, 20),
             mail_to: per_letter(Duration::from_secs(600), 5),
             mail_from: per_letter(Duration::from_secs(10), 30),
@@ -147,6 +150,11 @@ impl Rates {
     /// An upload by `user`.
     pub(crate) fn media(&self, user: &Requester) -> Result<(), Error> {
         self.check_user(&self.media, user, NonZeroU32::MIN)
+    }
+
+    /// A preview of a URL for `user`.
+    pub(crate) fn preview(&self, user: &Requester) -> Result<(), Error> {
+        self.check_user(&self.preview, user, NonZeroU32::MIN)
     }
 
     /// A file fetched for someone without a token: all of them share a limit.

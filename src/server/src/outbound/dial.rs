@@ -151,7 +151,12 @@ impl Dialer {
         }
     }
 
-    async fn connect(&self, host: &Host, port: u16) -> Result<TcpStream, TransportError> {
+    /// A stream without TLS to what the policy permits. For pages, which strangers name: who asks for them says nothing that others may not read.
+    pub(crate) async fn connect(
+        &self,
+        host: &Host,
+        port: u16,
+    ) -> Result<TcpStream, TransportError> {
         self.connect_to(host, port, |address| self.policy.permits(address))
             .await
     }

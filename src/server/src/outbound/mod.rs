@@ -7,6 +7,7 @@
 //! - [`services`]: application services, which are not found but written down
 //! - [`once`]: one GET over one connection
 //! - [`gateway`]: push gateways
+//! - [`pages`]: pages that people speak of
 //! - [`mail`]: letters handed to the operator's mail server
 //!
 //! Connections are kept and used again, by place: who shares a place shares connections, and a server that moves gets new
@@ -17,6 +18,7 @@ pub(crate) mod dns;
 pub(crate) mod gateway;
 pub(crate) mod mail;
 mod once;
+pub(crate) mod pages;
 pub(crate) mod policy;
 mod resolve;
 pub(crate) mod services;

@@ -8,8 +8,8 @@ use super::BuildError;
 use crate::{
     config::{Config, set},
     outbound::{
-        self, dial::Dialer, dns::SystemDns, gateway::Gateways, policy::Policy, services::Services,
-        web::Web,
+        self, dial::Dialer, dns::SystemDns, gateway::Gateways, pages::Pages, policy::Policy,
+        services::Services, web::Web,
     },
 };
 
@@ -40,6 +40,15 @@ pub(super) fn gateways(config: &Config) -> Result<Gateways, BuildError> {
     let dns = Arc::new(SystemDns::new());
     let dialer = Dialer::new(dns, policy, None).map_err(BuildError::Network)?;
     Ok(Gateways::new(dialer))
+}
+
+/// The way to pages that people speak of, as the settings say.
+pub(super) fn pages(config: &Config) -> Result<Pages, BuildError> {
+    let settings = &config.url_preview;
+    let policy = policy(settings.allow_loopback, &settings.allowed_networks);
+    let dns = Arc::new(SystemDns::new());
+    let dialer = Dialer::new(dns, policy, None).map_err(BuildError::Network)?;
+    Ok(Pages::new(dialer))
 }
 
 /// The network towards application services.

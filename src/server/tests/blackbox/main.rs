@@ -53,3 +53,4 @@ mod spaces;
 mod sso;
 mod threads;
 mod upgrade;
+mod url_preview;

@@ -8,7 +8,10 @@ use std::{
 use ruma::RoomVersionId;
 use vatra_store::{Key, Map, Position, Value, View};
 
-use super::trees::Trees;
+use super::{
+    past::{self, Past},
+    trees::Trees,
+};
 use crate::{
     audit::{Audit, AuditError, Pages},
     event::{
@@ -38,6 +41,7 @@ pub(super) async fn check(
     let view = audit.view();
     let mut count = 0;
     let mut rooms = HashMap::new();
+    let mut past = Past::default();
     let mut pages = Pages::new(&EVENTS, EVENTS_PAGE);
     while let Some(page) = pages.next(&view, audit).await? {
         let mut wanted = Wanted::default();
@@ -48,10 +52,12 @@ pub(super) async fn check(
             wanted.add(*sid, row, pdu.as_ref());
         }
         wanted.check(audit, &view).await?;
+        past.check(audit, &view, &page).await?;
         let roots = page.iter().filter_map(|(_, row)| row.head.root_before);
         trees.walk(audit, &view, roots.collect()).await?;
     }
     backwards(audit).await?;
+    past::backwards(audit).await?;
     Ok(count)
 }
 

@@ -4,7 +4,7 @@
 //! | step | reads | against |
 //! |---|---|---|
 //! | `names` | users, rooms, state keys | their numbers |
-//! | `events` | every event | its id, hash, signature; its rows in both orders, the log, the times, the relations and threads; and back |
+//! | `events` | every event | its id, hash, signature; its rows in both orders, the log, the list of what the log does not tell, the times, the relations and threads; and back |
 //! | `trees` | heads, deltas, the states before events | the nodes of the trees |
 //! | `current` | the current states' trees | the current state by name, and back |
 //! | `members` | member events of the current state | memberships, members by room, counts; and back |
@@ -22,6 +22,7 @@ mod events;
 mod gaps;
 mod members;
 mod names;
+mod past;
 mod servers;
 #[cfg(test)]
 mod tests;

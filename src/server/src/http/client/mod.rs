@@ -37,6 +37,7 @@ mod sso;
 mod sync;
 mod to_device;
 mod unsubscribe_page;
+mod url_preview;
 mod voip;
 
 use ruma::api::client::{
@@ -101,7 +102,7 @@ pub(crate) fn routes() -> Routes {
     let routes = routes
         .add(appservices::ping)
         .add(appservices::set_visibility);
-    let routes = networks::routes(media::routes(routes));
+    let routes = networks::routes(url_preview::routes(media::routes(routes)));
     let routes = server_notices::routes(old_sync::routes(admin::routes(routes)));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
     let routes = account_data::unstable_routes(fallback::routes(sso::routes(routes)));

@@ -11,7 +11,7 @@ use crate::{
     rooms::ephemeral::Ephemeral,
     schema::{
         ALIASES, AliasRow, DeltaRow, EVENT_SIDS, EVENTS, EventRow, EventSid, GAPS, GapRow, HeadRow,
-        LogRow, MEMBERSHIPS, MISSING, MembershipRow, RECEIPT_LOG, ROOM_ALIASES, ROOM_HEADS,
+        LogRow, MEMBERSHIPS, MISSING, MembershipRow, PAST, RECEIPT_LOG, ROOM_ALIASES, ROOM_HEADS,
         ROOM_SERVERS, ReceiptKey, RoomOrder, RoomServerRow, RoomSid, SERVER_ROOMS, STATE_DELTAS,
         UserSid,
     },
@@ -37,6 +37,8 @@ pub(super) struct Fixture {
     pub(super) receipt: ((RoomSid, Position, UserSid), ReceiptKey),
     pub(super) bob_row: MembershipRow,
     pub(super) carol_row: MembershipRow,
+    /// The row of a message that was emptied because its time was over.
+    pub(super) past: (Position, EventSid),
 }
 
 pub(super) async fn fixture(version: &RoomVersionId) -> Fixture {
@@ -52,6 +54,10 @@ pub(super) async fn fixture(version: &RoomVersionId) -> Fixture {
             .await
             .unwrap();
     }
+    let old = rooms
+        .send_one(&room, tests::say("@alice:test", "long ago"), None)
+        .await
+        .unwrap();
     let said = rooms
         .send_one(&room, tests::say("@alice:test", "hello"), None)
         .await
@@ -90,6 +96,11 @@ pub(super) async fn fixture(version: &RoomVersionId) -> Fixture {
         .intern_user(user_id!("@eve:test"))
         .await
         .unwrap();
+    let view = rooms.store().view();
+    let old = view.get(&EVENT_SIDS, &old.to_string()).await.unwrap();
+    let old = [old.unwrap()];
+    let emptied = rooms.empty_expired(&room, &old, Batch::new()).await;
+    assert_eq!(emptied.unwrap(), 1);
     let reader = rooms.reader();
     let sid = reader.room(&room).await.unwrap().unwrap().sid;
     let ephemeral = Ephemeral::new(rooms.store().clone(), ManualClock::new(1_000), true);
@@ -169,6 +180,7 @@ pub(super) async fn fixture(version: &RoomVersionId) -> Fixture {
             .await
             .unwrap()
             .unwrap(),
+        past: view.first(&PAST, all(), back).await.unwrap().unwrap().0,
         rooms,
     }
 }

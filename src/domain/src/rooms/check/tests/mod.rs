@@ -13,7 +13,7 @@ use crate::{
     schema::{
         ALIASES, AliasRow, CURRENT_STATE, EVENT_SIDS, EVENT_TIMES, EVENTS, EventRow, EventSid,
         GAPS, GapRow, HeadRow, JOINED_SERVERS, LOG, LogRow, MEMBER_COUNTS, MEMBERSHIPS, MISSING,
-        Membership, MembershipRow, RECEIPT_LOG, RELATED, RELATIONS, ROOM_ALIASES, ROOM_HEADS,
+        Membership, MembershipRow, PAST, RECEIPT_LOG, RELATED, RELATIONS, ROOM_ALIASES, ROOM_HEADS,
         ROOM_LOG, ROOM_MEMBERS, ROOM_SIDS, ROOMS, RoomOrder, RoomSid, SERVER_ROOMS, STATE_DELTAS,
         STATE_KEY_SIDS, STATE_NODES, THREAD_REPLIES, TIMELINE, USER_IDS, USER_SIDS,
     },
@@ -84,6 +84,20 @@ const DERIVED: &[Damage] = &[
     }),
     ("event_times", "calls for", |at, b| {
         b.put(&EVENT_TIMES, &(at.room, 7, at.event.head.order), &at.sid);
+    }),
+    ("past", "missing", |at, b| {
+        b.delete(&PAST, &at.past);
+    }),
+    ("past", "missing", |at, b| {
+        // As if it had been filled in before a gap.
+        let mut row = at.event.clone();
+        row.head.position = Position::ZERO;
+        b.put(&EVENTS, &at.sid, &row);
+        b.delete(&LOG, &at.event.head.position);
+        b.delete(&ROOM_LOG, &(at.room, at.event.head.position));
+    }),
+    ("past", "calls for", |at, b| {
+        b.put(&PAST, &(Position(7), at.sid), &());
     }),
     ("thread_replies", "missing", |at, b| {
         b.delete(&THREAD_REPLIES, &(at.room, at.reply.head.order));
@@ -254,6 +268,9 @@ async fn damage_to_derived_rows_is_found_and_mended() {
 }
 
 const PRIMARY: &[Damage] = &[
+    ("events", "no event", |_, b| {
+        b.put(&PAST, &(Position(7), EventSid(1 << 60)), &());
+    }),
     ("events", "cannot decode", |at, b| {
         b.put(
             &Map::<_, String>::new(EVENTS.keyspace(), EVENTS.id(), "x"),
