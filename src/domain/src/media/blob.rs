@@ -8,6 +8,7 @@
 
 use std::{
     io::{BufRead, Seek},
+    ops::Range,
     pin::Pin,
 };
 
@@ -27,9 +28,9 @@ impl<T: BufRead + Seek + Send> SeekRead for T {}
 
 /// A blob opened for reading.
 pub struct BlobReader {
-    /// Its length in bytes.
+    /// The length of the whole blob, in bytes.
     pub size: u64,
-    /// Its bytes, exactly `size` of them unless an error comes first.
+    /// The bytes of the part that was asked for, all of them unless an error comes first.
     pub stream: BlobStream,
 }
 
@@ -57,8 +58,17 @@ pub trait BlobBackend: Send + Sync + 'static {
     /// temporary file that the next start removes.
     async fn create(&self) -> Result<Box<dyn BlobWriter>, BlobError>;
 
-    /// Opens a blob. `None` if it is not there.
-    async fn open(&self, id: BlobId) -> Result<Option<BlobReader>, BlobError>;
+    /// Opens a part of a blob: of what is asked for, the bytes that it has. `None` if it is not there.
+    async fn open_part(
+        &self,
+        id: BlobId,
+        part: Range<u64>,
+    ) -> Result<Option<BlobReader>, BlobError>;
+
+    /// Opens a whole blob. `None` if it is not there.
+    async fn open(&self, id: BlobId) -> Result<Option<BlobReader>, BlobError> {
+        self.open_part(id, 0..u64::MAX).await
+    }
 
     /// Opens a blob for a decoder. `None` if it is not there.
     async fn open_seekable(&self, id: BlobId) -> Result<Option<Box<dyn SeekRead>>, BlobError>;

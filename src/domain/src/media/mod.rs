@@ -47,7 +47,7 @@ pub use self::{
     check::{CheckSummary, Problem},
     error::{BlobError, MediaError},
     local::LocalBlobs,
-    read::{Download, Thumbnail},
+    read::{Download, Found, Thumbnail},
     thumbnail::{Method, Wanted},
     upload::{Reserved, Upload},
 };

@@ -21,6 +21,8 @@ use crate::harness::{Engine, on_both_engines};
 
 on_both_engines!(
     a_file_comes_back_with_the_headers_of_the_spec,
+    a_part_of_a_file_is_sent_alone_and_what_the_client_has_is_not_sent,
+    what_may_run_in_a_browser_is_never_shown_in_place,
     thumbnails_are_pictures_and_need_one,
     media_needs_a_token_unless_the_operator_serves_the_old_paths,
     what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec,
@@ -180,6 +182,152 @@ async fn a_file_comes_back_with_the_headers_of_the_spec(engine: Engine) {
         .await
         .unwrap();
     assert_eq!(header(&saved, "content-disposition"), "attachment");
+    server.running.stop().await;
+}
+
+async fn a_part_of_a_file_is_sent_alone_and_what_the_client_has_is_not_sent(engine: Engine) {
+    let server = Server::start(engine, |config| config.media.legacy_unauthenticated = true).await;
+    let bytes: Vec<u8> = (0..=u8::MAX).cycle().take(600_000).collect();
+    let id = server.upload("", "video/mp4", bytes.clone()).await;
+    let picture = server.upload("", "image/png", png()).await;
+    let file = format!("client/v1/media/download/{id}");
+    let paths = [
+        file.clone(),
+        format!("{file}/film.mp4"),
+        format!("media/v3/download/{id}"),
+        format!("client/v1/media/thumbnail/{picture}?width=32&height=32&method=crop"),
+    ];
+    for path in paths {
+        let whole = server.get(&path).send().await.unwrap();
+        assert_eq!(whole.status(), 200, "{path}");
+        assert_eq!(header(&whole, "accept-ranges"), "bytes");
+        let tag = header(&whole, "etag").to_owned();
+        assert!(tag.starts_with('"') && tag.len() == 66, "{tag}");
+        let (size, kept) = (
+            whole.content_length().unwrap(),
+            header(&whole, "cache-control").to_owned(),
+        );
+        let content_type = header(&whole, "content-type").to_owned();
+        let whole = whole.bytes().await.unwrap();
+
+        for (range, place) in [
+            ("bytes=0-0", 0..1),
+            ("bytes=7-", 7..whole.len()),
+            ("bytes=-5", whole.len() - 5..whole.len()),
+            ("bytes=3-999999999", 3..whole.len()),
+        ] {
+            let part = server
+                .get(&path)
+                .header("range", range)
+                .header("if-range", &tag);
+            let part = part.send().await.unwrap();
+            assert_eq!(part.status(), 206, "{path} {range}");
+            let said = format!("bytes {}-{}/{size}", place.start, place.end - 1);
+            assert_eq!(header(&part, "content-range"), said);
+            assert_eq!(
+                part.content_length(),
+                Some(u64::try_from(place.len()).unwrap())
+            );
+            assert_eq!(header(&part, "content-type"), content_type);
+            assert_eq!(header(&part, "x-content-type-options"), "nosniff");
+            assert!(header(&part, "content-security-policy").starts_with("sandbox;"));
+            assert!(
+                part.bytes().await.unwrap() == whole[place],
+                "{path} {range}"
+            );
+        }
+        for (name, value) in [
+            ("range", "bytes=0-1,4-5"),
+            ("range", "bytes=9-2"),
+            ("if-none-match", "\"x\""),
+        ] {
+            let all = server.get(&path).header(name, value).send().await.unwrap();
+            assert_eq!(all.status(), 200, "{path} {value}");
+            assert!(all.bytes().await.unwrap() == whole, "{path} {value}");
+        }
+        let other = server
+            .get(&path)
+            .header("range", "bytes=0-1")
+            .header("if-range", "\"x\"");
+        assert_eq!(other.send().await.unwrap().status(), 200, "{path}");
+
+        let missing = server
+            .get(&path)
+            .header("range", "bytes=600000-")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(missing.status(), 416, "{path}");
+        assert_eq!(header(&missing, "content-range"), format!("bytes */{size}"));
+        assert_eq!(
+            missing.json::<Value>().await.unwrap()["errcode"],
+            "M_INVALID_PARAM"
+        );
+
+        let has = server
+            .get(&path)
+            .header("if-none-match", &tag)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(has.status(), 304, "{path}");
+        assert_eq!(header(&has, "etag"), tag);
+        assert_eq!(header(&has, "cache-control"), kept);
+        assert!(has.bytes().await.unwrap().is_empty());
+
+        let head = server
+            .request(Method::HEAD, &path)
+            .bearer_auth(&server.token);
+        let head = head.send().await.unwrap();
+        assert_eq!(head.status(), 200, "{path}");
+        assert_eq!(header(&head, "content-length"), size.to_string());
+        assert_eq!(header(&head, "etag"), tag);
+        assert!(head.bytes().await.unwrap().is_empty());
+    }
+    // Nobody reads a part of what they may not read.
+    let stranger = server
+        .request(Method::GET, &file)
+        .header("range", "bytes=0-0");
+    refused(stranger, 401, "M_MISSING_TOKEN").await;
+    server.running.stop().await;
+}
+
+async fn what_may_run_in_a_browser_is_never_shown_in_place(engine: Engine) {
+    let server = Server::start(engine, |_| {}).await;
+    let page = "<html><script>alert(1)</script></html>";
+    let drawing = "<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>";
+    for (content_type, body, shown) in [
+        ("text/html", page, false),
+        ("TEXT/HTML; charset=utf-8", page, false),
+        ("application/xhtml+xml", page, false),
+        ("image/svg+xml", drawing, false),
+        ("application/javascript", "alert(1)", false),
+        ("application/pdf", "%PDF", false),
+        ("multipart/related", page, false),
+        // Lies: the browser is told not to look, and to run nothing.
+        ("image/png", page, true),
+        ("image/png", drawing, true),
+        ("text/plain", page, true),
+    ] {
+        let id = server.upload("?filename=a.html", content_type, body).await;
+        for path in [id.clone(), format!("{id}/index.html")] {
+            let path = format!("client/v1/media/download/{path}");
+            let answer = server.get(&path).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{content_type}");
+            assert_eq!(header(&answer, "content-type"), content_type);
+            let kind = if shown { "inline;" } else { "attachment;" };
+            assert!(
+                header(&answer, "content-disposition").starts_with(kind),
+                "{content_type}"
+            );
+            assert_eq!(header(&answer, "x-content-type-options"), "nosniff");
+            let policy = header(&answer, "content-security-policy");
+            assert!(policy.starts_with("sandbox; default-src 'none'; script-src 'none';"));
+        }
+        // No thumbnail is made of what is no picture, whatever it says to be.
+        let small = format!("client/v1/media/thumbnail/{id}?width=32&height=32");
+        refused(server.get(&small), 400, "M_UNKNOWN").await;
+    }
     server.running.stop().await;
 }
 

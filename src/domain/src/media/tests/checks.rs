@@ -9,7 +9,7 @@ async fn the_check_finds_each_kind_of_damage() {
     let mut blobs = Vec::new();
     for content in [b"gone", b"flip", b"keep"] {
         let uri = fixture.upload(content).await;
-        blobs.push(fixture.read(&uri).await.unwrap().0.blob);
+        blobs.push(fixture.read(&uri).await.unwrap().0.file.blob);
     }
     let path = |blob: BlobId| fixture.folder.path().join(LocalBlobs::relative_path(blob));
     std::fs::remove_file(path(blobs[0])).unwrap();
@@ -59,7 +59,7 @@ async fn rows_that_do_not_agree_are_named_and_left_alone() {
     let mut blobs = Vec::new();
     for content in ["sized", "rowless", "unnamed"] {
         let uri = fixture.upload(content.as_bytes()).await;
-        blobs.push((fixture.read(&uri).await.unwrap().0.blob, uri));
+        blobs.push((fixture.read(&uri).await.unwrap().0.file.blob, uri));
     }
     let created = crate::schema::BlobRow {
         size: 9,

@@ -41,12 +41,8 @@ async fn download(app: App, _: Origin, request: get_content::Request) -> Result<
         .await?;
     let disposition =
         ContentDisposition::new(ContentDispositionType::Attachment).with_filename(found.filename);
-    Ok(two_parts(
-        &app,
-        &found.content_type,
-        &disposition,
-        found.body,
-    ))
+    let file = found.file.whole().await?;
+    Ok(two_parts(&app, &found.content_type, &disposition, file))
 }
 
 async fn thumbnail(
@@ -66,12 +62,8 @@ async fn thumbnail(
         )
         .await?;
     let disposition = ContentDisposition::new(ContentDispositionType::Inline);
-    Ok(two_parts(
-        &app,
-        &found.content_type,
-        &disposition,
-        found.body,
-    ))
+    let file = found.file.whole().await?;
+    Ok(two_parts(&app, &found.content_type, &disposition, file))
 }
 
 /// An empty JSON object, then the file.
