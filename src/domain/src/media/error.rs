@@ -56,7 +56,7 @@ pub enum MediaError {
     /// The content is no picture that this server can read, or a broken one.
     #[error("this content cannot be thumbnailed")]
     CannotThumbnail,
-    /// The picture has more pixels, or would need more memory, than this server spends on one.
+    /// The picture has more pixels, or would need more memory or time, than this server spends on one.
     #[error("the picture is too large to thumbnail")]
     PictureTooLarge,
     /// The stored file is missing or has another length than its row says.

@@ -36,7 +36,7 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use ruma::{OwnedServerName, ServerName};
 use tokio::sync::watch;
@@ -73,6 +73,12 @@ pub struct Settings {
     pub max_picture_pixels: u64,
     /// The most memory, in bytes, for the decoded form of a picture that is thumbnailed.
     pub max_picture_memory_bytes: u64,
+    /// The most pictures of an animation whose thumbnail moves; one of a longer animation stands still.
+    pub max_animation_frames: usize,
+    /// The most pixels of all its pictures together; likewise.
+    pub max_animation_pixels: u64,
+    /// The longest that one thumbnail may take.
+    pub max_thumbnail_time: Duration,
     /// How many pictures are decoded at a time.
     pub concurrent_thumbnails: usize,
 }
@@ -87,6 +93,9 @@ impl Settings {
             max_pending_per_user: 10,
             max_picture_pixels: 64_000_000,
             max_picture_memory_bytes: 256 * 1024 * 1024,
+            max_animation_frames: 500,
+            max_animation_pixels: 256_000_000,
+            max_thumbnail_time: Duration::from_secs(30),
             concurrent_thumbnails: 2,
         }
     }

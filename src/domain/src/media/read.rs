@@ -24,7 +24,7 @@ pub struct Download {
 /// A thumbnail that was found or made.
 #[derive(Debug)]
 pub struct Thumbnail {
-    /// `image/png`, `image/jpeg` or `image/webp`, and truly so.
+    /// `image/png`, `image/jpeg`, `image/webp`, or `image/gif` if it moves; and truly so.
     pub content_type: String,
     /// The bytes.
     pub file: Found,
@@ -89,7 +89,7 @@ impl Media {
     }
 
     /// Finds a thumbnail of a picture, making it first if needed. It is at least as large as wanted, unless the
-    /// picture itself is smaller; it is never animated. Waits and fetches like [`Media::open`].
+    /// picture itself is smaller; it moves only if that is wanted. Waits and fetches like [`Media::open`].
     ///
     /// <https://spec.matrix.org/v1.19/client-server-api/#thumbnails>
     pub async fn thumbnail(

@@ -136,6 +136,18 @@ fn png() -> Vec<u8> {
     bytes.into_inner()
 }
 
+/// Two pictures, 400 by 200.
+fn gif() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let mut encoder = image::codecs::gif::GifEncoder::new(&mut bytes);
+    for colour in [[9, 99, 199, 255], [199, 99, 9, 255]] {
+        let picture = image::RgbaImage::from_pixel(400, 200, image::Rgba(colour));
+        encoder.encode_frame(image::Frame::new(picture)).unwrap();
+    }
+    drop(encoder);
+    bytes
+}
+
 async fn a_file_comes_back_with_the_headers_of_the_spec(engine: Engine) {
     let server = Server::start(engine, |_| {}).await;
     let id = server
@@ -350,6 +362,19 @@ async fn thumbnails_are_pictures_and_need_one(engine: Engine) {
     );
     let made = image::load_from_memory(&answer.bytes().await.unwrap()).unwrap();
     assert_eq!((made.width(), made.height()), (32, 32));
+    let moving = server.upload("", "image/png", gif()).await;
+    for (wish, content_type) in [
+        ("", "image/png"),
+        ("&animated=false", "image/png"),
+        ("&animated=true", "image/gif"),
+    ] {
+        let query = format!("?width=32&height=32&method=crop{wish}");
+        let answer = thumbnail(&moving, &query).send().await.unwrap();
+        assert_eq!(header(&answer, "content-type"), content_type, "{wish}");
+        let extension = content_type.trim_start_matches("image/");
+        let name = format!("inline; filename=thumbnail.{extension}");
+        assert_eq!(header(&answer, "content-disposition"), name);
+    }
     let lie = server.upload("", "image/png", "<html>").await;
     refused(thumbnail(&lie, "?width=32&height=32"), 400, "M_UNKNOWN").await;
     for query in [

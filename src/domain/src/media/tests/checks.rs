@@ -77,7 +77,7 @@ async fn rows_that_do_not_agree_are_named_and_left_alone() {
     batch.put(&BLOBS, &blobs[0].0, &created);
     batch.delete(&BLOBS, &blobs[1].0);
     batch.delete(&MEDIA, &(server.to_string(), id.to_owned()));
-    batch.put(&THUMBNAILS, &(gone, 32, 32, true), &row);
+    batch.put(&THUMBNAILS, &(gone, 32, 32, 1), &row);
     fixture.store.write(batch).await.unwrap();
     for _ in 0..2 {
         let problems = fixture.problems(true).await;

@@ -27,6 +27,7 @@ use crate::{
 
 mod checks;
 mod elsewhere;
+mod moving;
 mod thumbnails;
 mod uploads;
 
@@ -130,12 +131,21 @@ impl Fixture {
         height: u32,
         method: Method,
     ) -> Result<(String, Vec<u8>), MediaError> {
-        let (server, id) = uri.parts().unwrap();
         let wanted = Wanted {
             width,
             height,
             method,
+            animated: false,
         };
+        self.thumbnail_of(uri, wanted).await
+    }
+
+    async fn thumbnail_of(
+        &self,
+        uri: &OwnedMxcUri,
+        wanted: Wanted,
+    ) -> Result<(String, Vec<u8>), MediaError> {
+        let (server, id) = uri.parts().unwrap();
         let thumbnail = self
             .media
             .thumbnail(server, id, wanted, NO_WAIT, true)

@@ -108,7 +108,12 @@ async fn thumbnail(
     sent: Upload,
 ) -> Result<Response, Error> {
     let fetch = check(&app, &request.server_name, request.allow_remote)?;
-    let wanted = wanted(request.width, request.height, request.method.as_ref())?;
+    let wanted = wanted(
+        request.width,
+        request.height,
+        request.method.as_ref(),
+        request.animated,
+    )?;
     let found = app
         .media
         .thumbnail(

@@ -156,7 +156,12 @@ async fn thumbnail(
     request: get_content_thumbnail::Request,
     sent: Upload,
 ) -> Result<Response, Error> {
-    let wanted = wanted(request.width, request.height, request.method.as_ref())?;
+    let wanted = wanted(
+        request.width,
+        request.height,
+        request.method.as_ref(),
+        request.animated,
+    )?;
     let found = app
         .media
         .thumbnail(
@@ -170,12 +175,12 @@ async fn thumbnail(
     picture(found, Cache::Private, &sent.conditions).await
 }
 
-/// The thumbnail that the parameters ask for. Without a method it is scaled. Animation is a preference that the spec
-/// lets a server not meet: thumbnails here stand still.
+/// The thumbnail that the parameters ask for. Without a method it is scaled; it moves only if that is said.
 pub(crate) fn wanted(
     width: ruma::UInt,
     height: ruma::UInt,
     method: Option<&RumaMethod>,
+    animated: Option<bool>,
 ) -> Result<Wanted, Error> {
     let method = match method {
         None | Some(RumaMethod::Scale) => Method::Scale,
@@ -187,5 +192,6 @@ pub(crate) fn wanted(
         width: length(width),
         height: length(height),
         method,
+        animated: animated.unwrap_or(false),
     })
 }

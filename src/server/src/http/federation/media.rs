@@ -50,7 +50,12 @@ async fn thumbnail(
     _: Origin,
     request: get_thumbnail::Request,
 ) -> Result<Response, Error> {
-    let wanted = media_wanted(request.width, request.height, request.method.as_ref())?;
+    let wanted = media_wanted(
+        request.width,
+        request.height,
+        request.method.as_ref(),
+        request.animated,
+    )?;
     let found = app
         .media
         .thumbnail(
