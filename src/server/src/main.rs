@@ -50,6 +50,9 @@ enum Operation {
     /// Mail.
     #[command(subcommand)]
     Mail(MailOperation),
+    /// Pictures and files.
+    #[command(subcommand)]
+    Media(MediaOperation),
     /// Asks the running server whether it takes writes; fails if it does not, or does not answer.
     Health,
 }
@@ -60,6 +63,16 @@ enum MailOperation {
     Test {
         /// To whom.
         address: String,
+    },
+}
+
+#[derive(Subcommand)]
+enum MediaOperation {
+    /// Takes away what is too old, or too much, as the settings say; the server does so by itself from time to time.
+    Purge {
+        /// Only says what would go.
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -176,6 +189,7 @@ async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, St
         }
         Operation::Check { repair } => Command::Check { repair },
         Operation::Mail(MailOperation::Test { address }) => Command::MailTest { address },
+        Operation::Media(MediaOperation::Purge { dry_run }) => Command::PurgeMedia { dry_run },
         Operation::User(UserOperation::Create { name, admin }) => Command::CreateUser {
             name,
             password: password()?,

@@ -315,10 +315,7 @@ impl App {
         let pages = Arc::new(mail::load(&config).map_err(BuildError::Mail)?);
         let mail = Mail::build(&config, &store, &users, &pages).map_err(BuildError::Mail)?;
         users.make_senders().await?;
-        let settings = MediaSettings {
-            max_upload_bytes: config.media.max_upload_bytes,
-            ..MediaSettings::new(server_name.clone())
-        };
+        let settings = media_settings(&config, server_name.clone());
         let media = Media::new(
             store.clone(),
             blobs,
@@ -563,6 +560,20 @@ async fn tell_services(
         followers.push(status.clone());
         let running = telling.clone().run(service.clone(), status, stop.clone());
         tasks.spawn(running);
+    }
+}
+
+/// What media may cost.
+fn media_settings(config: &Config, server_name: OwnedServerName) -> MediaSettings {
+    let (media, set) = (&config.media, |number: u64| (number != 0).then_some(number));
+    let millis = |seconds: u64| set(seconds).map(|seconds| seconds.saturating_mul(1_000));
+    MediaSettings {
+        max_upload_bytes: media.max_upload_bytes,
+        max_bytes_per_user: set(media.max_bytes_per_user),
+        remote_max_age_ms: millis(media.remote_max_age_s),
+        remote_max_bytes: set(media.remote_max_bytes),
+        local_max_age_ms: millis(media.local_max_age_s),
+        ..MediaSettings::new(server_name)
     }
 }
 

@@ -73,6 +73,9 @@ pub trait BlobBackend: Send + Sync + 'static {
     /// Opens a blob for a decoder. `None` if it is not there.
     async fn open_seekable(&self, id: BlobId) -> Result<Option<Box<dyn SeekRead>>, BlobError>;
 
+    /// Deletes a blob, if it is there. Who has it open reads on.
+    async fn remove(&self, id: BlobId) -> Result<(), BlobError>;
+
     /// Writes a small file and takes it away again: whether there is room.
     async fn probe(&self) -> Result<(), BlobError>;
 

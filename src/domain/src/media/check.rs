@@ -1,7 +1,8 @@
-//! What `vatra check` and `vatra backup` need: whether files and rows agree, and copies of everything.
+//! What `vatra check` needs: whether files and rows agree.
 //!
-//! Both are for a store that nobody writes to, or for one whose blobs are only added to, which is what uploads do: a
-//! backup copies the store first and the blobs after it, so that the copy has every blob that its rows name.
+//! While it runs blobs are only added, which is what uploads do: nothing is purged.
+
+mod rows;
 
 use std::{collections::HashMap, ops::Bound};
 
@@ -9,8 +10,8 @@ use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use vatra_store::{Batch, CommitError, Direction, Key, Map, Range, Value, View};
 
-use super::{BlobBackend, BlobReader, Media, MediaError};
-use crate::schema::{BLOB_USES, BLOBS, BlobId, MEDIA, MediaState, THUMBNAILS};
+use super::{BlobReader, Media, MediaError};
+use crate::schema::{BLOB_USES, BLOBS, BlobId, MEDIA, MediaState, QUARANTINED, THUMBNAILS};
 
 const PAGE: usize = 1000;
 /// How many blobs' uses are counted at once.
@@ -51,6 +52,19 @@ pub enum Problem {
         /// What the rows say.
         counted: i64,
     },
+    /// The bytes of a user's media are counted wrong. `--repair` writes the true number.
+    #[error("{user}: counted as having {stored} bytes of media, has {counted} (derived)")]
+    WrongBytes {
+        /// The user.
+        user: String,
+        /// What the counter says.
+        stored: i64,
+        /// What the rows say.
+        counted: i64,
+    },
+    /// It is noted when media was read that is not there. `--repair` removes the row.
+    #[error("mxc://{0}/{1}: noted as read, and not there (derived)")]
+    StrayRead(String, String),
     /// A thumbnail's picture has no row.
     #[error("thumbnail of {0}: there is no such blob")]
     OrphanThumbnail(BlobId),
@@ -70,7 +84,10 @@ pub enum Problem {
 impl Problem {
     /// Whether `--repair` mends it.
     pub fn is_derived(&self) -> bool {
-        matches!(self, Self::WrongUses { .. })
+        matches!(
+            self,
+            Self::WrongUses { .. } | Self::WrongBytes { .. } | Self::StrayRead(..)
+        )
     }
 }
 
@@ -95,6 +112,7 @@ impl Media {
         repair: bool,
         mut report: impl FnMut(Problem),
     ) -> Result<CheckSummary, MediaError> {
+        let _still = self.undisturbed().await;
         let view = self.inner.store.view();
         let mut summary = CheckSummary::default();
         let mut problems = 0;
@@ -106,6 +124,11 @@ impl Media {
             self.check_part(&view, part, repair, &mut summary, &mut report)
                 .await?;
         }
+        self.check_reads(&view, repair, &mut report).await?;
+        self.check_bytes(&view, repair, &mut report).await?;
+        // Nothing else says what these say: they can only be readable.
+        let mut quarantined = Pages::new(&QUARANTINED);
+        while quarantined.next(&view).await?.is_some() {}
         self.check_folder(&view, &mut report).await?;
         summary.problems = problems;
         Ok(summary)
@@ -141,7 +164,7 @@ impl Media {
                     counted,
                 });
                 if repair {
-                    self.mend_uses(blob, row, counted).await?;
+                    self.mend(&BLOB_USES, &blob, row, counted).await?;
                 }
             }
         }
@@ -152,18 +175,19 @@ impl Media {
     }
 
     /// Writes a counter anew, unless a server that runs meanwhile has counted on.
-    async fn mend_uses(
+    async fn mend<K: Key>(
         &self,
-        blob: BlobId,
+        map: &Map<K, i64>,
+        key: &K,
         found: Option<i64>,
         counted: i64,
     ) -> Result<(), MediaError> {
         let mut batch = Batch::new();
         match found {
-            Some(found) => batch.assert_equals(&BLOB_USES, &blob, &found),
-            None => batch.assert_absent(&BLOB_USES, &blob),
+            Some(found) => batch.assert_equals(map, key, &found),
+            None => batch.assert_absent(map, key),
         };
-        batch.put(&BLOB_USES, &blob, &counted);
+        batch.put(map, key, &counted);
         match self.inner.store.write(batch).await {
             Ok(_) | Err(CommitError::AssertFailed) => Ok(()),
             Err(error) => Err(error.into()),
@@ -252,54 +276,6 @@ impl Media {
         }
         Ok(())
     }
-
-    /// Copies every blob that has a row to another place, hashing on the way; blobs that are there already with the
-    /// right length are left alone, so that a copy can be resumed. `each` hears of every blob and its length. Gives
-    /// the bytes copied. A damaged blob ends it with [`MediaError::Damaged`].
-    pub async fn copy_to(
-        &self,
-        target: &dyn BlobBackend,
-        mut each: impl FnMut(BlobId, u64),
-    ) -> Result<u64, MediaError> {
-        let view = self.inner.store.view();
-        let mut copied: u64 = 0;
-        let mut blobs = Pages::new(&BLOBS);
-        while let Some(page) = blobs.next(&view).await? {
-            for (blob, row) in page {
-                let there = target
-                    .open(blob)
-                    .await?
-                    .is_some_and(|there| there.size == row.size);
-                if !there {
-                    copied =
-                        copied.saturating_add(copy_blob(&*self.inner.blobs, target, blob).await?);
-                }
-                each(blob, row.size);
-            }
-        }
-        Ok(copied)
-    }
-}
-
-/// Copies one blob, hashing on the way; gives its length.
-async fn copy_blob(
-    from: &dyn BlobBackend,
-    to: &dyn BlobBackend,
-    blob: BlobId,
-) -> Result<u64, MediaError> {
-    let mut reader = from.open(blob).await?.ok_or(MediaError::Damaged(blob))?;
-    let mut writer = to.create().await?;
-    let mut hash = Sha256::new();
-    while let Some(piece) = reader.stream.next().await {
-        let piece = piece?;
-        hash.update(&piece);
-        writer.write(piece).await?;
-    }
-    if BlobId(hash.finalize().into()) != blob {
-        return Err(MediaError::Damaged(blob));
-    }
-    writer.finish(blob).await?;
-    Ok(reader.size)
 }
 
 async fn hash(mut reader: BlobReader) -> Result<BlobId, MediaError> {
@@ -357,14 +333,14 @@ impl Part {
 }
 
 /// Reads a whole map, a page at a time.
-struct Pages<K: 'static, V: 'static> {
+pub(super) struct Pages<K: 'static, V: 'static> {
     map: &'static Map<K, V>,
     /// What is left; `None` at the end.
     rest: Option<Range>,
 }
 
 impl<K: Key, V: Value> Pages<K, V> {
-    fn new(map: &'static Map<K, V>) -> Self {
+    pub(super) fn new(map: &'static Map<K, V>) -> Self {
         Self {
             map,
             rest: Some(Range::all()),
@@ -378,7 +354,7 @@ impl<K: Key, V: Value> Pages<K, V> {
         }
     }
 
-    async fn next(&mut self, view: &View) -> Result<Option<Vec<(K, V)>>, MediaError> {
+    pub(super) async fn next(&mut self, view: &View) -> Result<Option<Vec<(K, V)>>, MediaError> {
         let Some(range) = self.rest.take() else {
             return Ok(None);
         };

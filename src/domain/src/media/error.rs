@@ -26,6 +26,14 @@ pub enum MediaError {
         /// The most that it takes.
         limit_bytes: u64,
     },
+    /// The user's media would have more bytes than the server keeps for one.
+    #[error(
+        "your files have more than {limit_bytes} bytes together, which is all this server keeps for one user"
+    )]
+    OverQuota {
+        /// The most that it keeps.
+        limit_bytes: u64,
+    },
     /// The client's body ended in an error; nothing was stored.
     #[error("the body could not be read: {0}")]
     BrokenBody(String),

@@ -146,6 +146,11 @@ impl BlobBackend for LocalBlobs {
         Ok(Some(Box::new(BufReader::new(file))))
     }
 
+    async fn remove(&self, id: BlobId) -> Result<(), BlobError> {
+        let path = self.path(id);
+        blocking(move || found(fs::remove_file(path)).map(|_| ())).await
+    }
+
     async fn probe(&self) -> Result<(), BlobError> {
         let temporary = self.temporary().await?;
         blocking(move || {

@@ -118,19 +118,24 @@ impl Media {
         wait: Duration,
         fetch: bool,
     ) -> Result<MediaContent, MediaError> {
+        let key = Self::key(server, id).ok_or(MediaError::NotFound)?;
+        self.must_be_free(&key).await?;
         if !self.is_own(server) {
-            return self.elsewhere(server, id, fetch).await;
+            return self.elsewhere(server, key, fetch).await;
         }
-        let key = self.own_key(server, id).ok_or(MediaError::NotFound)?;
         // Before the first look, so that no arrival falls between the look and the wait.
         let mut arrivals = self.inner.arrivals.subscribe();
         let patience = tokio::time::sleep(wait.min(MAX_WAIT));
         let mut patience = std::pin::pin!(patience);
         loop {
             let row = self.inner.store.view().get(&MEDIA, &key).await?;
-            match row.ok_or(MediaError::NotFound)?.state {
-                MediaState::Stored(content) => return Ok(content),
-                MediaState::Pending { expires } if expires <= self.now() => {
+            let row = row.ok_or(MediaError::NotFound)?;
+            match &row.state {
+                MediaState::Stored(content) => {
+                    self.note_read(&key, &row).await?;
+                    return Ok(content.clone());
+                }
+                MediaState::Pending { expires } if *expires <= self.now() => {
                     return Err(MediaError::NotFound);
                 }
                 MediaState::Pending { .. } => {}

@@ -79,6 +79,16 @@ pub struct MediaContent {
     pub filename: Option<String>,
 }
 
+/// Why media is kept from everyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// The admin who has said so.
+    pub by: String,
+    /// When.
+    pub at: Millis,
+}
+impl_value!(QuarantineRow);
+
 /// Which thumbnail of a blob: width and height asked for (rounded to those this server makes; `u32::MAX` is the whole
 /// picture), and its form: 1 if it is cropped to their ratio, and 2 if it may move, added.
 pub type ThumbnailKey = (BlobId, u32, u32, u8);

@@ -97,6 +97,10 @@ impl Config {
                 "write a number of bytes, such as 52428800 (50 MiB)",
             );
         }
+        if self.media.purge_interval_s < LEAST_INTERVAL_S {
+            let remedy = format!("write a number of seconds, at least {LEAST_INTERVAL_S}");
+            return refuse("media.purge_interval_s", remedy);
+        }
         let no_network = |network: &String| network.parse::<Network>().is_err();
         if self.push.allowed_networks.iter().any(no_network) {
             return refuse("push.allowed_networks", NETWORKS);

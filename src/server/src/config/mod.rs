@@ -195,6 +195,16 @@ pub struct Media {
     pub max_upload_bytes: u64,
     /// Serves media without a token at the old `/_matrix/media/v3` paths.
     pub legacy_unauthenticated: bool,
+    /// How many bytes the media of one user may have. 0: any.
+    pub max_bytes_per_user: u64,
+    /// How long media of other servers is kept after it was last read, in seconds. 0: for good.
+    pub remote_max_age_s: u64,
+    /// How many bytes of it are kept; what was read last stays. 0: all.
+    pub remote_max_bytes: u64,
+    /// How long media of this server's users is kept after it was last read, in seconds. 0: for good.
+    pub local_max_age_s: u64,
+    /// How often that is looked for, in seconds.
+    pub purge_interval_s: u64,
 }
 
 /// How push gateways are reached.
@@ -382,6 +392,11 @@ impl Default for Config {
             media: Media {
                 max_upload_bytes: 50 << 20,
                 legacy_unauthenticated: false,
+                max_bytes_per_user: 0,
+                remote_max_age_s: 0,
+                remote_max_bytes: 0,
+                local_max_age_s: 0,
+                purge_interval_s: 3_600,
             },
             push: Push::default(),
             search: Search { enabled: true },

@@ -198,6 +198,7 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         ("client", "max_request_bytes", "0"),
         ("client", "max_request_bytes", "65535"),
         ("media", "max_upload_bytes", "0"),
+        ("media", "purge_interval_s", "1"),
         ("log", "filter", "\"vatra=loud\""),
         ("support", "admin_matrix_id", "\"admin\""),
         ("support", "admin_email", "\"admin\""),

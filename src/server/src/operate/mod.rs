@@ -14,7 +14,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use vatra_domain::{
     audit::Problem,
-    flows::leave::leave_all,
+    flows::{self, leave::leave_all},
+    media::Gone,
     users::{NewAccount, Requester, moderation::Measure},
 };
 
@@ -72,6 +73,11 @@ pub enum Command {
     MailTest {
         /// To whom.
         address: String,
+    },
+    /// Takes away media that is too old, or too much, as the settings say.
+    PurgeMedia {
+        /// Only says what would go.
+        dry_run: bool,
     },
     /// Reads everything and says what does not agree.
     Check {
@@ -161,6 +167,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
         }
         Command::MailTest { address } => test_mail(app, &address).await,
         Command::Backup { folder } => backup::backup(app, &folder).await,
+        Command::PurgeMedia { dry_run } => purge_media(app, dry_run).await,
         Command::Check { repair } => check(app, repair).await,
     }
 }
@@ -208,7 +215,34 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
     })
 }
 
-/// How many problems `vatra check` prints.
+async fn purge_media(app: &App, dry_run: bool) -> Result<Vec<String>, String> {
+    if !app.media.purges() {
+        return Err(
+            "nothing is ever purged: set media.remote_max_age_s, media.remote_max_bytes or media.local_max_age_s"
+                .to_owned(),
+        );
+    }
+    let mut lines = Vec::new();
+    let each = |gone: &Gone| {
+        if lines.len() < LINES {
+            let (server, id, size) = (&gone.server, &gone.id, gone.size);
+            lines.push(format!("mxc://{server}/{id}: {size} bytes"));
+        }
+    };
+    let purged = flows::purge_media::purge_media(&app.media, &app.rooms, dry_run, each).await;
+    let purged = purged.map_err(|error| error.to_string())?;
+    if purged.media > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
+        lines.push(format!("only the first {LINES} are shown"));
+    }
+    let done = if dry_run { "would go" } else { "are gone" };
+    lines.push(format!(
+        "{} media, {} files with {} bytes {done}",
+        purged.media, purged.files, purged.bytes
+    ));
+    Ok(lines)
+}
+
+/// How many problems `vatra check` prints, and media `vatra media purge`.
 const LINES: usize = 10_000;
 
 async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {

@@ -27,6 +27,8 @@ on_both_engines!(
     media_needs_a_token_unless_the_operator_serves_the_old_paths,
     what_is_too_large_or_unknown_is_refused_in_the_words_of_the_spec,
     a_reserved_id_is_filled_once_by_who_reserved_it,
+    admins_keep_media_from_everyone_and_give_it_back,
+    who_has_as_much_as_one_may_have_uploads_no_more,
 );
 
 struct Server {
@@ -505,5 +507,60 @@ async fn a_reserved_id_is_filled_once_by_who_reserved_it(engine: Engine) {
         .unwrap();
     assert_eq!(header(&read, "content-type"), "application/octet-stream");
     assert_eq!(read.text().await.unwrap(), "once");
+    server.running.stop().await;
+}
+
+async fn admins_keep_media_from_everyone_and_give_it_back(engine: Engine) {
+    let server = Server::start(engine, |config| config.media.legacy_unauthenticated = true).await;
+    let bob = server.register("bob").await;
+    let (_, sid) = server.running.app.users.find("bob").await.unwrap().unwrap();
+    server.running.app.users.set_admin(sid, true).await.unwrap();
+    let id = server.upload("", "image/png", png()).await;
+    let ask = |token: &str, what: &str, id: &str| {
+        let path = format!("_synapse/admin/v1/media/{what}/{id}");
+        let url = format!("http://{}/{path}", server.running.client);
+        server.client.post(url).bearer_auth(token)
+    };
+    for what in ["quarantine", "unquarantine"] {
+        refused(ask(&server.token, what, &id), 403, "M_FORBIDDEN").await;
+        refused(ask("nobody", what, &id), 401, "M_UNKNOWN_TOKEN").await;
+        refused(ask(&bob, what, "localhost/a.b"), 404, "M_NOT_FOUND").await;
+        refused(ask(&bob, what, "a%20b/ab"), 400, "M_INVALID_PARAM").await;
+    }
+    let paths = [
+        format!("client/v1/media/download/{id}"),
+        format!("client/v1/media/download/{id}/x.png"),
+        format!("client/v1/media/thumbnail/{id}?width=32&height=32"),
+        format!("media/v3/download/{id}"),
+    ];
+    for (what, there) in [("quarantine", false), ("unquarantine", true)] {
+        let answer = ask(&bob, what, &id).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({}));
+        // Not even for the admin, nor for who has it already.
+        for path in &paths {
+            let get = server.request(Method::GET, path).bearer_auth(&bob);
+            if there {
+                assert_eq!(get.send().await.unwrap().status(), 200, "{path}");
+            } else {
+                refused(get.header("if-none-match", "*"), 404, "M_NOT_FOUND").await;
+            }
+        }
+    }
+    server.running.stop().await;
+}
+
+async fn who_has_as_much_as_one_may_have_uploads_no_more(engine: Engine) {
+    let server = Server::start(engine, |config| config.media.max_bytes_per_user = 1000).await;
+    let bob = server.register("bob").await;
+    server.upload("", "text/plain", vec![7; 900]).await;
+    let upload = |token: &str, size: usize| {
+        let request = server.request(Method::POST, "media/v3/upload");
+        request.bearer_auth(token).body(vec![8; size])
+    };
+    refused(upload(&server.token, 101), 413, "M_TOO_LARGE").await;
+    assert_eq!(upload(&bob, 1000).send().await.unwrap().status(), 200);
+    server.upload("", "text/plain", vec![9; 100]).await;
+    refused(upload(&server.token, 1), 413, "M_TOO_LARGE").await;
     server.running.stop().await;
 }

@@ -86,6 +86,48 @@ async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn media_that_is_too_old_is_purged_but_not_what_stands_for_people_and_rooms() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let config = server.config().clone();
+    let (success, printed) = vatra(&config, &["media", "purge"], "").await;
+    assert!(
+        !success && printed.contains("media.remote_max_age_s"),
+        "{printed}"
+    );
+    server
+        .replace(|config| config.media.local_max_age_s = 1)
+        .await;
+    let alice = server.register("alice").await;
+    let mut uris = Vec::new();
+    for bytes in ["a face", "a house", "a letter"] {
+        let upload = alice.request(Method::POST, "/_matrix/media/v3/upload");
+        let uri = &succeeds(upload.body(bytes)).await["content_uri"];
+        uris.push(uri.as_str().unwrap().to_owned());
+    }
+    let path = format!("/profile/{}/avatar_url", encoded(&alice.id));
+    alice.put(&path, json!({ "avatar_url": uris[0] })).await;
+    let room = alice.create_room(json!({})).await;
+    let path = format!("/rooms/{}/state/m.room.avatar", encoded(&room));
+    alice.put(&path, json!({ "url": uris[1] })).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+
+    let says = format!("{}: 8 bytes\n1 media, 1 files with 8 bytes", uris[2]);
+    let foreseen = does(&config, &["media", "purge", "--dry-run"], "").await;
+    assert_eq!(foreseen, format!("{says} would go\n"));
+    let done = does(&config, &["media", "purge"], "").await;
+    assert_eq!(done, format!("{says} are gone\n"));
+    let again = does(&config, &["media", "purge"], "").await;
+    assert_eq!(again, "0 media, 0 files with 0 bytes are gone\n");
+    for (uri, status) in uris.iter().zip([200, 200, 404]) {
+        let id = uri.strip_prefix("mxc://").unwrap();
+        let path = format!("/_matrix/client/v1/media/download/{id}");
+        let answer = alice.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{uri}");
+    }
+    assert!(does(&config, &["check"], "").await.contains(" 0 problems"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_of_a_running_server_is_restored_with_everything_of_its_moment() {
     let mut server = Server::start(Engine::RocksDb).await;
     let alice = server.register("alice").await;

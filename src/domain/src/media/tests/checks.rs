@@ -1,7 +1,7 @@
 //! The check and the copy.
 
 use super::*;
-use crate::schema::BLOBS;
+use crate::schema::{BLOBS, MEDIA_READS, USER_MEDIA_BYTES};
 
 #[tokio::test]
 async fn the_check_finds_each_kind_of_damage() {
@@ -94,6 +94,39 @@ async fn rows_that_do_not_agree_are_named_and_left_alone() {
             assert!(problems.contains(&expected), "{expected:?} in {problems:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn counts_and_notes_that_are_wrong_are_named_and_mended() {
+    let fixture = fixture().await;
+    let uri = fixture.upload(b"sixsix").await;
+    let (server, id) = uri.parts().unwrap();
+    let key = (server.to_string(), id.to_owned());
+    let gone = ("other".to_owned(), "gone".to_owned());
+    let mut batch = Batch::new();
+    batch.put(&MEDIA_READS, &key, &5);
+    batch.put(&MEDIA_READS, &gone, &5);
+    batch.put(&USER_MEDIA_BYTES, &"@alice:test".to_owned(), &9);
+    batch.put(&USER_MEDIA_BYTES, &"@bob:test".to_owned(), &3);
+    fixture.store.write(batch).await.unwrap();
+    let stray = Problem::StrayRead("other".to_owned(), "gone".to_owned());
+    let bytes = |user: &str, stored, counted| Problem::WrongBytes {
+        user: user.to_owned(),
+        stored,
+        counted,
+    };
+    let wrong = [stray, bytes("@alice:test", 9, 6), bytes("@bob:test", 3, 0)];
+    for repair in [false, true] {
+        let problems = fixture.problems(repair).await;
+        assert_eq!(problems.len(), 3, "{problems:?}");
+        assert!(
+            wrong.iter().all(|one| problems.contains(one)),
+            "{problems:?}"
+        );
+    }
+    assert_eq!(fixture.problems(false).await, []);
+    let view = fixture.store.view();
+    assert!(view.contains(&MEDIA_READS, &key).await.unwrap());
 }
 
 #[tokio::test]

@@ -28,6 +28,8 @@ use crate::{
 mod checks;
 mod elsewhere;
 mod moving;
+mod purges;
+mod quarantine;
 mod thumbnails;
 mod uploads;
 

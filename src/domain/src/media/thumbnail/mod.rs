@@ -29,7 +29,7 @@ use self::{
     stop::{Stop, Stoppable},
 };
 use super::{Media, MediaError, SeekRead};
-use crate::schema::{BlobId, THUMBNAILS, ThumbnailKey, ThumbnailRow};
+use crate::schema::{BLOBS, BlobId, THUMBNAILS, ThumbnailKey, ThumbnailRow};
 
 /// The largest file that is read as a picture: some decoders hold it whole.
 const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
@@ -181,6 +181,11 @@ impl Media {
         size: u64,
         rendered: Rendered,
     ) -> Result<ThumbnailRow, MediaError> {
+        let _keeping = self.keeping().await;
+        // It may have been taken away meanwhile, and its thumbnails with it.
+        if !self.inner.store.view().contains(&BLOBS, &key.0).await? {
+            return Err(MediaError::NotFound);
+        }
         let mut batch = Batch::new();
         let (blob, size, content_type) = match rendered {
             // Not counted as a use: a picture does not keep itself alive.
