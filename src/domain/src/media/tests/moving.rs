@@ -181,7 +181,12 @@ async fn a_thumbnail_moves_if_that_is_wanted_and_the_picture_does() {
         let (content_type, still) = fixture.thumbnail_of(&uri, wanted(false)).await.unwrap();
         assert_eq!(content_type, "image/png", "{name}");
         let still = image::load_from_memory(&still).unwrap().to_rgba8();
-        assert_eq!(still.get_pixel(48, 48).0, COLOURS[0], "{name}");
+        let got = still.get_pixel(48, 48).0;
+        let near = got
+            .iter()
+            .zip(COLOURS[0])
+            .all(|(got, is)| got.abs_diff(is) < 10);
+        assert!(near, "{name}: {got:?}");
     }
     for bytes in [
         picture(300, 200, ImageFormat::Jpeg),
