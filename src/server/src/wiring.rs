@@ -2,6 +2,7 @@
 //!
 //! There is no global: two servers can run in one process.
 
+mod blobs;
 mod key;
 mod networks;
 
@@ -34,7 +35,7 @@ use vatra_domain::{
     },
     ids::Ids,
     mail::templates::Templates,
-    media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
+    media::{BlobError, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
     remote::{self, Keys, Remote},
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, receive::Receiver, unread::Unreads},
@@ -48,14 +49,15 @@ use vatra_domain::{
 };
 use vatra_store::{Engine, Options, Store};
 
+pub(crate) use self::blobs::{bucket, folder};
 use self::{
+    blobs::blobs,
     key::signing_key,
     networks::{gateways, network, own_web, service_line, sso_web},
 };
 use crate::{
     captcha::Captcha,
     config::{self, Config, Durability},
-    folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
     jwt::Jwt,
     mail::{self, Mail},
@@ -310,8 +312,7 @@ impl App {
             services,
         )
         .notifying_new_emails(config.email.notify_new_accounts && !config.smtp.host.is_empty());
-        let blobs = blobs(&config).await;
-        let blobs = Arc::new(blobs.map_err(|error| BuildError::media(&config, &error))?);
+        let blobs = blobs(&config).await?;
         let pages = Arc::new(mail::load(&config).map_err(BuildError::Mail)?);
         let mail = Mail::build(&config, &store, &users, &pages).map_err(BuildError::Mail)?;
         users.make_senders().await?;
@@ -530,12 +531,6 @@ async fn undo_joins(receiver: Receiver, stop: CancellationToken) {
     if let Err(error) = undone {
         tracing::warn!(%error, "joins that did not end cannot be undone");
     }
-}
-
-/// Opens the media folder, which is made if it is not there.
-async fn blobs(config: &Config) -> Result<LocalBlobs, BlobError> {
-    folders::make(&config.media_dir)?;
-    LocalBlobs::open(config.media_dir.clone()).await
 }
 
 /// Starts to tell application services what happens.

@@ -1,5 +1,4 @@
-//! The boundary to where blobs are kept. Local disk is the one backend so far ([`super::LocalBlobs`]); an object store
-//! is the next.
+//! The boundary to where blobs are kept: the local disk ([`super::LocalBlobs`]), or what the server's wiring brings (a bucket).
 //!
 //! A backend knows names and bytes. It neither hashes nor counts: that is done once, above it. To add one, implement
 //! [`BlobBackend`] and run the module's tests over it.

@@ -8,7 +8,7 @@ use crate::{remote::RemoteError, schema::BlobId};
 
 /// The place where blobs are kept could not read or write.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the media folder: {0}")]
+#[error("media storage: {0}")]
 pub struct BlobError(#[from] Arc<std::io::Error>);
 
 impl From<std::io::Error> for BlobError {

@@ -24,6 +24,7 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#content-repository>.
 
 mod blob;
+mod carry;
 mod check;
 mod copy;
 mod elsewhere;
@@ -48,6 +49,7 @@ use vatra_store::Store;
 
 pub use self::{
     blob::{BlobBackend, BlobPage, BlobReader, BlobStream, BlobWriter, SeekRead},
+    carry::Carried,
     check::{CheckSummary, Problem},
     error::{BlobError, MediaError},
     local::LocalBlobs,

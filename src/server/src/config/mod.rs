@@ -8,6 +8,7 @@ pub(crate) mod appservices;
 mod check;
 mod logins;
 mod read;
+mod s3;
 
 use std::{
     net::SocketAddr,
@@ -20,6 +21,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 pub use self::{
     logins::{Jwt, Recaptcha, Sso, SsoProvider, Terms},
     read::{ConfigError, Origin},
+    s3::S3,
 };
 
 /// All settings.
@@ -205,6 +207,21 @@ pub struct Media {
     pub local_max_age_s: u64,
     /// How often that is looked for, in seconds.
     pub purge_interval_s: u64,
+    /// Where they are kept.
+    #[serde(deserialize_with = "word")]
+    pub backend: MediaBackend,
+    /// The service that keeps them, or that they can be moved to.
+    pub s3: S3,
+}
+
+/// Where pictures and files are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaBackend {
+    /// In `media_dir`.
+    Disk,
+    /// In a bucket of a service with the interface of Amazon's S3.
+    S3,
 }
 
 /// How push gateways are reached.
@@ -397,6 +414,8 @@ impl Default for Config {
                 remote_max_bytes: 0,
                 local_max_age_s: 0,
                 purge_interval_s: 3_600,
+                backend: MediaBackend::Disk,
+                s3: S3::default(),
             },
             push: Push::default(),
             search: Search { enabled: true },

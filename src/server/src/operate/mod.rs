@@ -5,17 +5,19 @@
 //! that does not run: see [`restore`].
 
 pub mod backup;
+pub mod carry;
 pub mod control;
 pub mod health;
 pub mod restore;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use vatra_domain::{
     audit::Problem,
     flows::{self, leave::leave_all},
-    media::Gone,
+    media::{Carried, Gone},
     users::{NewAccount, Requester, moderation::Measure},
 };
 
@@ -79,6 +81,13 @@ pub enum Command {
         /// Only says what would go.
         dry_run: bool,
     },
+    /// Carries all media to the other place.
+    MoveMedia {
+        /// Where to.
+        to: carry::Place,
+        /// What is there already is read and hashed too.
+        again: bool,
+    },
     /// Reads everything and says what does not agree.
     Check {
         /// Writes derived rows anew.
@@ -86,12 +95,27 @@ pub enum Command {
     },
 }
 
+/// How often it is told how far a command is.
+const EACH: Duration = Duration::from_millis(200);
+
 /// Runs a command: by the server on this `data_dir` if there is one, else here. Gives the lines to print.
 ///
 /// # Errors
 /// A message for people.
 pub async fn run(config: Config, command: Command) -> Result<Vec<String>, String> {
-    if let Some(answer) = control::ask(&config.data_dir, &command).await? {
+    run_telling(config, command, |_| {}).await
+}
+
+/// The same; `each` hears how far it is.
+///
+/// # Errors
+/// A message for people.
+pub async fn run_telling(
+    config: Config,
+    command: Command,
+    mut each: impl FnMut(Carried),
+) -> Result<Vec<String>, String> {
+    if let Some(answer) = control::ask(&config.data_dir, &command, &mut each).await? {
         return answer;
     }
     let engine = server::open_engine(&config)
@@ -100,13 +124,45 @@ pub async fn run(config: Config, command: Command) -> Result<Vec<String>, String
     let app = App::build(config, engine)
         .await
         .map_err(|error| error.to_string())?;
-    let result = execute(&app, command).await;
+    let progress = watch::Sender::default();
+    let mut heard = progress.subscribe();
+    let mut work = Box::pin(execute(&app, command, &progress));
+    let result = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            carried = next(&mut heard) => each(carried),
+        }
+    };
+    drop(work);
+    if let Some(carried) = last(&mut heard) {
+        each(carried);
+    }
     app.close().await;
     result
 }
 
-/// Does it.
-pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, String> {
+/// How far it is at the end, if that was not told.
+fn last(heard: &mut watch::Receiver<Carried>) -> Option<Carried> {
+    let changed = heard.has_changed().unwrap_or(false);
+    changed.then(|| *heard.borrow_and_update())
+}
+
+/// How far it is, when that has changed.
+async fn next(heard: &mut watch::Receiver<Carried>) -> Carried {
+    loop {
+        tokio::time::sleep(EACH).await;
+        if let Some(carried) = last(heard) {
+            return carried;
+        }
+    }
+}
+
+/// Does it; `progress` is told how far it is.
+pub(crate) async fn execute(
+    app: &App,
+    command: Command,
+    progress: &watch::Sender<Carried>,
+) -> Result<Vec<String>, String> {
     let users = &app.users;
     let told = |error: vatra_domain::users::UsersError| error.to_string();
     match command {
@@ -168,6 +224,7 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
         Command::MailTest { address } => test_mail(app, &address).await,
         Command::Backup { folder } => backup::backup(app, &folder).await,
         Command::PurgeMedia { dry_run } => purge_media(app, dry_run).await,
+        Command::MoveMedia { to, again } => carry::carry(app, to, again, progress).await,
         Command::Check { repair } => check(app, repair).await,
     }
 }

@@ -7,6 +7,7 @@
 //! - [`services`]: application services, which are not found but written down
 //! - [`once`]: one GET over one connection
 //! - [`gateway`]: push gateways
+//! - [`s3`]: a service that keeps pictures and files
 //! - [`mail`]: letters handed to the operator's mail server
 //!
 //! Connections are kept and used again, by place: who shares a place shares connections, and a server that moves gets new
@@ -19,6 +20,7 @@ pub(crate) mod mail;
 mod once;
 pub(crate) mod policy;
 mod resolve;
+pub(crate) mod s3;
 pub(crate) mod services;
 mod stream;
 pub(crate) mod web;

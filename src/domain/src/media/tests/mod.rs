@@ -25,6 +25,7 @@ use crate::{
     schema::{BLOB_USES, BlobId, MEDIA, THUMBNAILS, migrations},
 };
 
+mod carry;
 mod checks;
 mod elsewhere;
 mod moving;
