@@ -18,4 +18,5 @@ timeout --kill-after=30 600 "$venv/bin/python" run.py "$1" "$js" || code=$?
 timeout --kill-after=30 200 "$venv/bin/python" mail.py "$1" || code=$?
 timeout --kill-after=30 120 "$venv/bin/python" sso.py "$1" || code=$?
 timeout --kill-after=30 300 "$venv/bin/python" s3.py "$1" || code=$?
+timeout --kill-after=30 200 "$venv/bin/python" large.py "$1" "$js" || code=$?
 exit "$code"
