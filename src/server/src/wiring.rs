@@ -28,6 +28,7 @@ use vatra_domain::{
         guests::Guests,
         key_news::KeyNews,
         mail_sender::MailSender,
+        media_shown::MediaShown,
         notices::Notices,
         push_sender::{self, PushSender},
         retention::{self, Retention},
@@ -403,6 +404,8 @@ impl App {
             tasks.spawn(key_news.run(soft_stop.clone()));
         }
         follow(Arc::new(Guests::new(rooms.clone())), &mut followers);
+        let shown = MediaShown::new(rooms.clone(), clock.clone());
+        follow(Arc::new(shown), &mut followers);
         let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
         follow(Arc::new(notices.clone()), &mut followers);
         tasks.spawn(notices.clone().run(soft_stop.clone()));
@@ -568,6 +571,7 @@ fn media_settings(config: &Config, server_name: OwnedServerName) -> MediaSetting
         remote_max_age_ms: millis(media.remote_max_age_s),
         remote_max_bytes: set(media.remote_max_bytes),
         local_max_age_ms: millis(media.local_max_age_s),
+        retracted_max_age_ms: millis(media.redacted_max_age_s),
         ..MediaSettings::new(server_name)
     }
 }

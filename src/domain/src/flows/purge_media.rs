@@ -1,7 +1,7 @@
 //! Taking away media that is too old, or too much: what to spare, and when.
 //!
 //! Of this server's media, which nobody else has, the pictures of its users and of the rooms that it is in are spared: clients keep
-//! them for long without asking again.
+//! them for long without asking again. So is what account data names, if it would go because nobody shows it any more.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,9 +12,9 @@ use tracing::{info, warn};
 use vatra_store::{Direction, Range, StoreError};
 
 use crate::{
-    media::{Gone, Media, MediaError, Purged},
+    media::{Choice, Gone, Media, MediaError, Purged},
     rooms::{RoomError, Rooms},
-    schema::{PROFILES, ROOMS},
+    schema::{ACCOUNT_DATA, PROFILES, ROOMS},
 };
 
 /// How many rows are read at once.
@@ -42,12 +42,19 @@ pub async fn purge_media(
     dry_run: bool,
     each: impl FnMut(&Gone),
 ) -> Result<Purged, PurgeError> {
+    let retracted = media.retracted().await?;
+    let own = retracted.iter().filter(|key| media.is_local(key));
+    let own: HashSet<&str> = own.map(|(_, id)| id.as_str()).collect();
     let mut spared = HashSet::new();
-    if media.purges_local() {
+    if media.purges_local() || !own.is_empty() {
         spare_users(media, rooms, &mut spared).await?;
         spare_rooms(media, rooms, &mut spared).await?;
     }
-    Ok(media.purge(dry_run, &spared, each).await?)
+    if !own.is_empty() {
+        spare_account_data(rooms, &own, &mut spared).await?;
+    }
+    let choice = Choice { spared, retracted };
+    Ok(media.purge(dry_run, &choice, each).await?)
 }
 
 /// Does so again and again, until the shutdown.
@@ -105,6 +112,32 @@ async fn spare_users(
             {
                 spared.extend(media.own_id(&url));
             }
+        }
+    }
+}
+
+/// Of some ids, those that account data has anywhere: ids are long and random, so that a text which has one means it.
+async fn spare_account_data(
+    rooms: &Rooms,
+    own: &HashSet<&str>,
+    spared: &mut HashSet<String>,
+) -> Result<(), PurgeError> {
+    let mut range = Range::all();
+    loop {
+        let view = rooms.store().view();
+        let rows = view
+            .range(&ACCOUNT_DATA, range, Direction::Forward, PAGE)
+            .await?;
+        let Some((last, _)) = rows.last() else {
+            return Ok(());
+        };
+        range = Range::all().after(last);
+        for (_, row) in rows {
+            let words = row
+                .content
+                .split(|it: char| !it.is_ascii_alphanumeric() && it != '_' && it != '-');
+            let named = words.filter(|word| own.contains(word));
+            spared.extend(named.map(str::to_owned));
         }
     }
 }

@@ -34,6 +34,7 @@ mod multipart;
 mod purge;
 mod quarantine;
 mod read;
+mod retracted;
 mod thumbnail;
 mod trouble;
 mod upload;
@@ -53,7 +54,7 @@ pub use self::{
     check::{CheckSummary, Problem},
     error::{BlobError, MediaError},
     local::LocalBlobs,
-    purge::{Gone, Purged, Undisturbed},
+    purge::{Choice, Gone, Purged, Undisturbed},
     read::{Download, Found, Thumbnail},
     thumbnail::{Method, Wanted},
     upload::{Reserved, Upload},
@@ -84,6 +85,8 @@ pub struct Settings {
     pub remote_max_bytes: Option<u64>,
     /// How long this server's media is kept after it was last read; `None`: for good.
     pub local_max_age_ms: Option<Millis>,
+    /// How long media is kept of which all that has shown it is redacted or expired; `None`: for good.
+    pub retracted_max_age_ms: Option<Millis>,
     /// The most pixels (width times height) of a picture that is thumbnailed.
     pub max_picture_pixels: u64,
     /// The most memory, in bytes, for the decoded form of a picture that is thumbnailed.
@@ -110,6 +113,7 @@ impl Settings {
             remote_max_age_ms: None,
             remote_max_bytes: None,
             local_max_age_ms: None,
+            retracted_max_age_ms: None,
             max_picture_pixels: 64_000_000,
             max_picture_memory_bytes: 256 * 1024 * 1024,
             max_animation_frames: 500,

@@ -1,4 +1,4 @@
-//! Taking media away: what nobody has read for long, and what is more than there is room for.
+//! Taking media away: what nobody has read for long, what is more than there is room for, and what nobody shows any more.
 //!
 //! A row goes, and with it its blob if no other row names that; a blob's thumbnails go with it. What is left of media that is
 //! quarantined is the quarantine.
@@ -19,7 +19,7 @@ use crate::{
     clock::Millis,
     schema::{
         BLOB_USES, BLOBS, BlobId, MEDIA, MEDIA_READS, MediaContent, MediaRow, MediaState,
-        THUMBNAILS, USER_MEDIA_BYTES,
+        RETRACTED_MEDIA, THUMBNAILS, USER_MEDIA_BYTES,
     },
 };
 
@@ -31,6 +31,7 @@ const HOUR: Millis = 60 * 60 * 1_000;
 /// How often it is noted that media is read.
 const NOTE_EVERY: Millis = 24 * HOUR;
 
+/// A server and an id.
 pub(super) type Key = (String, String);
 
 /// Held while a blob has its name and no row yet.
@@ -47,6 +48,15 @@ pub struct Undisturbed {
 pub(super) struct Tidiness {
     kept: Arc<RwLock<()>>,
     purges: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What stays, and what goes beside what is too old or too much.
+#[derive(Debug, Default)]
+pub struct Choice {
+    /// Ids of this server's media that stay.
+    pub spared: HashSet<String>,
+    /// What goes, unless it is spared: see [`Media::retracted`].
+    pub retracted: HashSet<(String, String)>,
 }
 
 /// Media that goes.
@@ -99,6 +109,7 @@ impl Media {
         settings.remote_max_age_ms.is_some()
             || settings.remote_max_bytes.is_some()
             || settings.local_max_age_ms.is_some()
+            || settings.retracted_max_age_ms.is_some()
     }
 
     /// Whether media of this server's users is ever to be purged.
@@ -106,13 +117,13 @@ impl Media {
         self.inner.settings.local_max_age_ms.is_some()
     }
 
-    /// Takes away what the settings say. Of this server's media, what has an id of `spared` stays. With `dry_run` nothing is
+    /// Takes away what the settings and `choice` say. With `dry_run` nothing is
     /// changed, and the answer is what would go. `each` hears of every media id. Cost: reads all rows of media, twice if there
     /// is a bound of bytes. Memory: that of a page; in a dry run also 60 bytes for each file that would go.
     pub async fn purge(
         &self,
         dry_run: bool,
-        spared: &HashSet<String>,
+        choice: &Choice,
         mut each: impl FnMut(&Gone),
     ) -> Result<Purged, MediaError> {
         let _alone = self.inner.tidiness.purges.lock().await;
@@ -124,10 +135,12 @@ impl Media {
             let mut goes = Vec::new();
             for one in page {
                 let local = one.key.0 == self.inner.settings.server_name.as_str();
-                if local && spared.contains(&one.key.1) || !limits.judge(local, &one) {
+                if local && choice.spared.contains(&one.key.1) {
                     continue;
                 }
-                goes.push(one);
+                if choice.retracted.contains(&one.key) || limits.judge(local, &one) {
+                    goes.push(one);
+                }
             }
             for some in goes.chunks(AT_ONCE) {
                 let went = match dry_run {
@@ -282,7 +295,8 @@ impl Media {
             }
             batch
                 .delete(&MEDIA, &one.key)
-                .delete(&MEDIA_READS, &one.key);
+                .delete(&MEDIA_READS, &one.key)
+                .delete(&RETRACTED_MEDIA, &one.key);
             if one.key.0 == self.inner.settings.server_name.as_str() {
                 let bytes = i64::try_from(one.content.size).unwrap_or(i64::MAX);
                 batch.add(&USER_MEDIA_BYTES, &one.row.uploader, -bytes);

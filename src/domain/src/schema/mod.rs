@@ -493,6 +493,16 @@ pub const QUARANTINED: Map<(String, String), QuarantineRow> =
     Map::new(Keyspace::Index, 104, "quarantined");
 /// How many bytes a local user's media has. 45 bytes a row.
 pub const USER_MEDIA_BYTES: Map<String, i64> = Map::new(Keyspace::Index, 105, "user_media_bytes");
+/// Events that show media, as of the cursor of the follower `media_shown` (owner: followers): (server name, media id, event). 90 bytes a row.
+pub const MEDIA_SHOWN: Map<(String, String, EventSid), ()> =
+    Map::new(Keyspace::Index, 106, "media_shown");
+/// The same by event (owner: followers). 90 bytes a row.
+pub const SHOWN_MEDIA: Map<(EventSid, String, String), ()> =
+    Map::new(Keyspace::Index, 107, "shown_media");
+/// Media that was shown by an event that is empty now, and when the last such event was found so, in milliseconds since the Unix epoch (owner:
+/// followers): (server name, media id). 90 bytes a row.
+pub const RETRACTED_MEDIA: Map<(String, String), u64> =
+    Map::new(Keyspace::Index, 108, "retracted_media");
 
 // ---------------------------------------------------------------- other servers (owner: remote)
 

@@ -205,6 +205,8 @@ pub struct Media {
     pub remote_max_bytes: u64,
     /// How long media of this server's users is kept after it was last read, in seconds. 0: for good.
     pub local_max_age_s: u64,
+    /// How long media is kept of which all that has shown it is redacted or expired, in seconds. 0: for good.
+    pub redacted_max_age_s: u64,
     /// How often that is looked for, in seconds.
     pub purge_interval_s: u64,
     /// Where they are kept.
@@ -413,6 +415,7 @@ impl Default for Config {
                 remote_max_age_s: 0,
                 remote_max_bytes: 0,
                 local_max_age_s: 0,
+                redacted_max_age_s: 604_800,
                 purge_interval_s: 3_600,
                 backend: MediaBackend::Disk,
                 s3: S3::default(),

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use vatra_domain::{
     audit::Problem,
     flows::{self, leave::leave_all},
+    followers::media_shown,
     media::{Carried, Gone},
     users::{NewAccount, Requester, moderation::Measure},
 };
@@ -275,7 +276,7 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
 async fn purge_media(app: &App, dry_run: bool) -> Result<Vec<String>, String> {
     if !app.media.purges() {
         return Err(
-            "nothing is ever purged: set media.remote_max_age_s, media.remote_max_bytes or media.local_max_age_s"
+            "nothing is ever purged: set media.remote_max_age_s, media.remote_max_bytes, media.local_max_age_s or media.redacted_max_age_s"
                 .to_owned(),
         );
     }
@@ -317,6 +318,8 @@ async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
     let users = users.map_err(|error| error.to_string())?;
     let keys = app.e2ee.check(repair, &mut row).await;
     let keys = keys.map_err(|error| error.to_string())?;
+    let shown = media_shown::check(&app.rooms, repair, &mut row).await;
+    let shown = shown.map_err(|error| error.to_string())?;
     let media = app
         .media
         .check(repair, |problem| tell(&problem, problem.is_derived()));
@@ -326,7 +329,7 @@ async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
         app.rooms.forget().await;
         app.syncs.forget().await;
     }
-    let problems = rooms.problems + users + keys + media.problems;
+    let problems = rooms.problems + users + keys + media.problems + shown;
     if problems > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
         lines.push(format!("only the first {LINES} are shown"));
     }

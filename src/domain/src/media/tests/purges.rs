@@ -25,9 +25,13 @@ impl Fixture {
 
     async fn purge_but(&self, dry_run: bool, spared: &HashSet<String>) -> (Vec<String>, u64, u64) {
         let mut ids = Vec::new();
+        let choice = Choice {
+            spared: spared.clone(),
+            ..Choice::default()
+        };
         let purged = self
             .media
-            .purge(dry_run, spared, |gone| ids.push(gone.id.clone()));
+            .purge(dry_run, &choice, |gone| ids.push(gone.id.clone()));
         let purged = purged.await.unwrap();
         assert_eq!(purged.media, ids.len() as u64);
         ids.sort();

@@ -55,8 +55,11 @@ async fn a_quarantine_outlives_a_purge_and_nothing_is_fetched_again() {
         fixture.media.quarantine(server, id, admin()).await.unwrap();
     }
     fixture.clock.advance(2_000);
-    let spared = std::collections::HashSet::new();
-    let purged = fixture.media.purge(false, &spared, |_| {}).await.unwrap();
+    let purged = fixture
+        .media
+        .purge(false, &Choice::default(), |_| {})
+        .await
+        .unwrap();
     assert_eq!((purged.media, purged.files), (1, 1));
     for uri in [a.clone(), "mxc://other/b".into()] {
         let read = fixture.read(&uri).await;
@@ -119,8 +122,11 @@ async fn a_user_has_no_more_than_the_quota() {
     assert_eq!(fixture.problems(false).await, []);
 
     fixture.clock.advance(2_000);
-    let spared = std::collections::HashSet::new();
-    fixture.media.purge(false, &spared, |_| {}).await.unwrap();
+    fixture
+        .media
+        .purge(false, &Choice::default(), |_| {})
+        .await
+        .unwrap();
     assert_eq!(counted(&fixture, alice()).await, Some(0));
     fixture
         .media
