@@ -51,7 +51,7 @@ enum Operation {
     },
     /// Reads everything and says what does not agree.
     Check {
-        /// Writes derived rows anew; never an event or a file.
+        /// Writes derived rows anew, and takes away files that nothing names; never an event or a file that is named.
         #[arg(long)]
         repair: bool,
     },

@@ -2,9 +2,13 @@
 //!
 //! While it runs blobs are only added, which is what uploads do: nothing is purged.
 
+mod orphans;
 mod rows;
 
-use std::{collections::HashMap, ops::Bound};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Bound,
+};
 
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
@@ -39,7 +43,7 @@ pub enum Problem {
     /// A media or thumbnail row names a blob that has no row.
     #[error("blob {0}: named by {1} rows, and has none itself")]
     MissingRow(BlobId, i64),
-    /// A blob's row is named by no media and no thumbnail.
+    /// A blob's row is named by no media and no thumbnail. `--repair` deletes it, and its file.
     #[error("blob {0}: nothing names it")]
     OrphanRow(BlobId),
     /// A blob's counter of uses is wrong. `--repair` writes the true one.
@@ -65,10 +69,10 @@ pub enum Problem {
     /// It is noted when media was read that is not there. `--repair` removes the row.
     #[error("mxc://{0}/{1}: noted as read, and not there (derived)")]
     StrayRead(String, String),
-    /// A thumbnail's picture has no row.
+    /// A thumbnail's picture has no row. `--repair` deletes the thumbnail's.
     #[error("thumbnail of {0}: there is no such blob")]
     OrphanThumbnail(BlobId),
-    /// A file that no row names: left by a crash between file and row. It is safe to delete.
+    /// A file that no row names: left by a crash between file and row. `--repair` deletes it.
     #[error("blob {blob}: no row names the file ({size} bytes)")]
     OrphanFile {
         /// The blob.
@@ -86,7 +90,12 @@ impl Problem {
     pub fn is_derived(&self) -> bool {
         matches!(
             self,
-            Self::WrongUses { .. } | Self::WrongBytes { .. } | Self::StrayRead(..)
+            Self::WrongUses { .. }
+                | Self::WrongBytes { .. }
+                | Self::StrayRead(..)
+                | Self::OrphanRow(_)
+                | Self::OrphanThumbnail(_)
+                | Self::OrphanFile { .. }
         )
     }
 }
@@ -105,8 +114,8 @@ pub struct CheckSummary {
 }
 
 impl Media {
-    /// Reads every file and every row and reports what does not agree. `repair` writes derived rows anew (the counters
-    /// of uses) and nothing else. Memory: 10 MB; time: that of reading all files once, and the rows once for each 200,000 blobs.
+    /// Reads every file and every row and reports what does not agree. `repair` writes derived rows anew (counters), takes away files and
+    /// rows that nothing names, and does nothing else. Memory: 10 MB; time: that of reading all files once, and the rows once for each 200,000 blobs.
     pub async fn check(
         &self,
         repair: bool,
@@ -120,21 +129,22 @@ impl Media {
             problems += 1;
             report(problem);
         };
+        let mut rowless = HashSet::new();
         for part in Part::all(count_blobs(&view).await?) {
-            self.check_part(&view, part, repair, &mut summary, &mut report)
-                .await?;
+            let missing = self.check_part(&view, part, repair, &mut summary, &mut report);
+            rowless.extend(missing.await?);
         }
         self.check_reads(&view, repair, &mut report).await?;
         self.check_bytes(&view, repair, &mut report).await?;
         // Nothing else says what these say: they can only be readable.
         let mut quarantined = Pages::new(&QUARANTINED);
         while quarantined.next(&view).await?.is_some() {}
-        self.check_folder(&view, &mut report).await?;
+        self.check_folder(&rowless, repair, &mut report).await?;
         summary.problems = problems;
         Ok(summary)
     }
 
-    /// Files, rows and counters of a part of the blobs.
+    /// Files, rows and counters of a part of the blobs. Gives those that are named and have no row.
     async fn check_part(
         &self,
         view: &View,
@@ -142,19 +152,21 @@ impl Media {
         repair: bool,
         summary: &mut CheckSummary,
         report: &mut impl FnMut(Problem),
-    ) -> Result<(), MediaError> {
-        let mut uses = self.count_uses(view, part, summary, report).await?;
+    ) -> Result<Vec<BlobId>, MediaError> {
+        let mut uses = self.count_uses(view, part, repair, summary, report).await?;
         let mut blobs = Pages::within(&BLOBS, part.range());
         while let Some(page) = blobs.next(view).await? {
             for (blob, row) in page {
                 summary.blobs += 1;
                 summary.bytes += self.check_file(blob, row.size, report).await?;
                 let counted = uses.remove(&blob).unwrap_or(0);
-                if counted == 0 {
-                    report(Problem::OrphanRow(blob));
-                }
+                let before = row;
                 let row = view.get(&BLOB_USES, &blob).await?;
                 let stored = row.unwrap_or(0);
+                if counted == 0 {
+                    self.orphan_row(blob, &before, repair, report).await?;
+                    continue;
+                }
                 if stored == counted {
                     continue;
                 }
@@ -168,10 +180,10 @@ impl Media {
                 }
             }
         }
-        for (blob, uses) in uses {
-            report(Problem::MissingRow(blob, uses));
+        for (blob, uses) in &uses {
+            report(Problem::MissingRow(*blob, *uses));
         }
-        Ok(())
+        Ok(uses.into_keys().collect())
     }
 
     /// Writes a counter anew, unless a server that runs meanwhile has counted on.
@@ -199,6 +211,7 @@ impl Media {
         &self,
         view: &View,
         part: Part,
+        repair: bool,
         summary: &mut CheckSummary,
         report: &mut impl FnMut(Problem),
     ) -> Result<HashMap<BlobId, i64>, MediaError> {
@@ -219,12 +232,13 @@ impl Media {
         }
         let mut thumbnails = Pages::new(&THUMBNAILS);
         while let Some(page) = thumbnails.next(view).await? {
-            for ((source, ..), row) in page {
+            for (key, row) in page {
+                let source = key.0;
                 if row.blob != source {
                     count(row.blob);
                 }
                 if part.has(source) && !view.contains(&BLOBS, &source).await? {
-                    report(Problem::OrphanThumbnail(source));
+                    self.orphan_thumbnail(key, &row, repair, report).await?;
                 }
             }
         }
@@ -255,7 +269,8 @@ impl Media {
     /// Looks for files without rows.
     async fn check_folder(
         &self,
-        view: &View,
+        rowless: &HashSet<BlobId>,
+        repair: bool,
         report: &mut impl FnMut(Problem),
     ) -> Result<(), MediaError> {
         let mut next = Some(0);
@@ -266,10 +281,11 @@ impl Media {
                 .map(Problem::StrangeFile)
                 .for_each(&mut *report);
             let ids: Vec<_> = page.blobs.iter().map(|(blob, _)| *blob).collect();
-            let rows = view.get_many(&BLOBS, &ids).await?;
+            let rows = self.inner.store.view().get_many(&BLOBS, &ids).await?;
             for ((blob, size), row) in page.blobs.into_iter().zip(rows) {
-                if row.is_none() {
-                    report(Problem::OrphanFile { blob, size });
+                // What media names stays, whatever became of its row.
+                if row.is_none() && !rowless.contains(&blob) {
+                    self.orphan_file(blob, size, repair, report).await?;
                 }
             }
             next = page.next;

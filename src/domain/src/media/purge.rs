@@ -11,6 +11,7 @@ use std::{
     sync::Arc,
 };
 
+use futures::{StreamExt, stream};
 use tokio::sync::{OwnedMutexGuard, OwnedRwLockReadGuard, RwLock};
 use vatra_store::{Batch, Direction, Range, View};
 
@@ -26,6 +27,8 @@ use crate::{
 /// How many rows are looked at, and how many go, at a time.
 const PAGE: usize = 1_000;
 const AT_ONCE: usize = 100;
+/// How many files are deleted at a time.
+const REMOVED_AT_ONCE: usize = 16;
 /// How exactly the media that was read last is found, when there is too much of it.
 const HOUR: Millis = 60 * 60 * 1_000;
 /// How often it is noted that media is read.
@@ -174,6 +177,12 @@ impl Media {
         self.inner.tidiness.kept.clone().read_owned().await
     }
 
+    /// Whether a row names a blob, once no upload is about to write one.
+    pub(super) async fn is_named(&self, blob: BlobId) -> Result<bool, MediaError> {
+        let _alone = self.inner.tidiness.kept.write().await;
+        Ok(self.inner.store.view().contains(&BLOBS, &blob).await?)
+    }
+
     /// Deletes a blob that no row names.
     pub(super) async fn forget(&self, blob: BlobId) -> Result<(), MediaError> {
         let _alone = self.inner.tidiness.kept.write().await;
@@ -310,11 +319,14 @@ impl Media {
             return Ok(purged);
         }
         self.inner.store.write(batch).await?;
-        for blob in gone {
+        // Side by side: uploads wait meanwhile, and a bucket is far away.
+        let removals = gone.into_iter().map(|blob| async move {
             if let Err(error) = self.inner.blobs.remove(blob).await {
                 tracing::warn!(%blob, %error, "a file that nothing names cannot be deleted");
             }
-        }
+        });
+        let removals = stream::iter(removals).buffer_unordered(REMOVED_AT_ONCE);
+        removals.collect::<()>().await;
         Ok(purged)
     }
 

@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use reqwest::Method;
@@ -112,7 +113,7 @@ async fn media_that_is_too_old_is_purged_but_not_what_stands_for_people_and_room
     let room = alice.create_room(json!({})).await;
     let path = format!("/rooms/{}/state/m.room.avatar", encoded(&room));
     alice.put(&path, json!({ "url": uris[1] })).await;
-    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
 
     let says = format!("{}: 8 bytes\n1 media, 1 files with 8 bytes", uris[2]);
     let foreseen = does(&config, &["media", "purge", "--dry-run"], "").await;
@@ -126,6 +127,54 @@ async fn media_that_is_too_old_is_purged_but_not_what_stands_for_people_and_room
         let path = format!("/_matrix/client/v1/media/download/{id}");
         let answer = alice.request(Method::GET, &path).send().await.unwrap();
         assert_eq!(answer.status(), status, "{uri}");
+    }
+    assert!(does(&config, &["check"], "").await.contains(" 0 problems"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn media_of_redacted_messages_is_purged_and_what_no_message_has_shown_is_not() {
+    let change = |config: &mut Config| config.media.redacted_max_age_s = 1;
+    let server = Server::start_with(Engine::RocksDb, change).await;
+    let config = server.config().clone();
+    let followed = || async {
+        let app = &server.running().app;
+        let mark = app.store.watermark();
+        let status = app.followers.iter().find(|it| it.name == "media_shown");
+        while status.unwrap().lag(mark) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let mut uris = Vec::new();
+    for bytes in ["shown and taken back", "shown", "never shown"] {
+        let upload = alice.request(Method::POST, "/_matrix/media/v3/upload");
+        let uri = &succeeds(upload.body(bytes)).await["content_uri"];
+        uris.push(uri.as_str().unwrap().to_owned());
+    }
+    let mut events = Vec::new();
+    for uri in &uris[..2] {
+        let content = json!({ "msgtype": "m.file", "body": "a file", "url": uri });
+        events.push(
+            alice
+                .send_event(&room, "m.room.message", uri, content)
+                .await,
+        );
+    }
+    followed().await;
+    let path = format!("/rooms/{}/redact/{}/t", encoded(&room), encoded(&events[0]));
+    alice.put(&path, json!({})).await;
+    followed().await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let says = format!("{}: 20 bytes\n1 media, 1 files with 20 bytes", uris[0]);
+    for (arguments, end) in [
+        (&["media", "purge", "--dry-run"][..], "would go"),
+        (&["media", "purge"], "are gone"),
+    ] {
+        assert_eq!(
+            does(&config, arguments, "").await,
+            format!("{says} {end}\n")
+        );
     }
     assert!(does(&config, &["check"], "").await.contains(" 0 problems"));
 }
@@ -393,10 +442,10 @@ async fn what_was_repaired_beside_a_running_server_is_what_it_answers_from() {
         let bob = bob.clone();
         async move { bob.get(&path).await }
     });
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let begin = std::time::Instant::now();
     alice.send(&room, "are you there?").await;
     let sync = poll.await.unwrap();
     assert!(sync["rooms"]["join"][&room].is_object(), "{sync}");
-    assert!(begin.elapsed() < std::time::Duration::from_secs(10));
+    assert!(begin.elapsed() < Duration::from_secs(10));
 }

@@ -44,7 +44,7 @@ async fn the_check_finds_each_kind_of_damage() {
     ));
     fixture.upload(b"gone").await;
     fixture.upload(b"flip").await;
-    std::fs::remove_file(path(orphan)).unwrap();
+    assert!(!path(orphan).exists(), "nothing names it");
     std::fs::remove_file(fixture.folder.path().join("blobs/notes.txt")).unwrap();
     assert_eq!(
         fixture.problems(false).await,
@@ -54,7 +54,7 @@ async fn the_check_finds_each_kind_of_damage() {
 }
 
 #[tokio::test]
-async fn rows_that_do_not_agree_are_named_and_left_alone() {
+async fn what_nothing_names_is_taken_away_and_other_damage_is_named_and_left_alone() {
     let fixture = fixture().await;
     let mut blobs = Vec::new();
     for content in ["sized", "rowless", "unnamed"] {
@@ -79,21 +79,30 @@ async fn rows_that_do_not_agree_are_named_and_left_alone() {
     batch.delete(&MEDIA, &(server.to_string(), id.to_owned()));
     batch.put(&THUMBNAILS, &(gone, 32, 32, 1), &row);
     fixture.store.write(batch).await.unwrap();
-    for _ in 0..2 {
-        let problems = fixture.problems(true).await;
-        for expected in [
-            Problem::WrongSize {
-                blob: blobs[0].0,
-                row: 9,
-                file: 5,
-            },
-            Problem::MissingRow(blobs[1].0, 1),
-            Problem::OrphanRow(blobs[2].0),
-            Problem::OrphanThumbnail(gone),
-        ] {
-            assert!(problems.contains(&expected), "{expected:?} in {problems:?}");
+    let primary = [
+        Problem::WrongSize {
+            blob: blobs[0].0,
+            row: 9,
+            file: 5,
+        },
+        Problem::MissingRow(blobs[1].0, 1),
+    ];
+    let orphans = [
+        Problem::OrphanRow(blobs[2].0),
+        Problem::OrphanThumbnail(gone),
+    ];
+    for repair in [false, true] {
+        let problems = fixture.problems(repair).await;
+        for expected in primary.iter().chain(&orphans) {
+            assert!(problems.contains(expected), "{expected:?} in {problems:?}");
         }
     }
+    // The thumbnail's file is used once less.
+    fixture.problems(true).await;
+    assert_eq!(fixture.problems(true).await, primary);
+    let there = |blob: BlobId| fixture.folder.path().join(LocalBlobs::relative_path(blob));
+    assert!(there(blobs[1].0).exists(), "media names it");
+    assert!(!there(blobs[2].0).exists());
 }
 
 #[tokio::test]

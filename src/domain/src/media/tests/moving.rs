@@ -240,7 +240,8 @@ async fn an_animation_that_costs_too_much_or_breaks_off_stands_still() {
     let large = pictures(300, 200);
     let whole = gif(&large);
     let broken = &whole[..whole.len() - 40];
-    let bounds: [(&str, fn(&mut Settings), &[u8]); 4] = [
+    type Case<'a> = (&'a str, fn(&mut Settings), &'a [u8]);
+    let bounds: [Case; 4] = [
         (
             "frames",
             |settings| settings.max_animation_frames = 2,
