@@ -211,11 +211,12 @@ impl BlobBackend for S3Blobs {
                 stream: in_pieces(got.into_stream()),
             })),
             Err(Error::NotFound { .. }) => Ok(None),
-            Err(error) => match self.size(id).await? {
-                // It begins behind the end.
+            // It may begin behind the end.
+            Err(error) if part.start > 0 => match self.size(id).await? {
                 Some(size) if size <= part.start => Ok(Some(nothing(size))),
                 _ => Err(failed(error)),
             },
+            Err(error) => Err(failed(error)),
         }
     }
 
