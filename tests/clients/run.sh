@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stock clients, a stock mail server and a stock identity provider, with the real server: run.sh PATH_OF_VATRA. Installs them beside the build's cache.
+# Stock clients, a stock mail server, a stock identity provider and a stock S3 service, with the real server: run.sh PATH_OF_VATRA. Installs them beside the build's cache.
 set -eu
 cd "$(dirname "$0")"
 cache="${VATRA_CACHE:-$HOME/.cache/vatra}/clients"
@@ -17,4 +17,6 @@ code=0
 timeout --kill-after=30 600 "$venv/bin/python" run.py "$1" "$js" || code=$?
 timeout --kill-after=30 200 "$venv/bin/python" mail.py "$1" || code=$?
 timeout --kill-after=30 120 "$venv/bin/python" sso.py "$1" || code=$?
+timeout --kill-after=30 300 "$venv/bin/python" s3.py "$1" || code=$?
+timeout --kill-after=30 200 "$venv/bin/python" large.py "$1" "$js" || code=$?
 exit "$code"

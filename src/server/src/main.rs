@@ -1,12 +1,20 @@
 //! The command `vatra`.
 
-use std::{io::IsTerminal, path::PathBuf, process::ExitCode};
+use std::{
+    io::{IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 use vatra::{
     config::Config,
-    operate::{self, Command, health, restore},
+    operate::{
+        self, Command,
+        carry::{Bar, Place},
+        health, restore,
+    },
     server,
 };
 use vatra_domain::users::moderation::Measure;
@@ -43,15 +51,36 @@ enum Operation {
     },
     /// Reads everything and says what does not agree.
     Check {
-        /// Writes derived rows anew; never an event or a file.
+        /// Writes derived rows anew, and takes away files that nothing names; never an event or a file that is named.
         #[arg(long)]
         repair: bool,
     },
+    /// Pictures and files.
+    #[command(subcommand)]
+    Media(MediaOperation),
     /// Mail.
     #[command(subcommand)]
     Mail(MailOperation),
     /// Asks the running server whether it takes writes; fails if it does not, or does not answer.
     Health,
+}
+
+#[derive(Subcommand)]
+enum MediaOperation {
+    /// Carries all files to the other place. Run again, it goes on; nothing is taken away where they are.
+    Move {
+        /// Where to.
+        to: Place,
+        /// Reads and hashes what is there already, too.
+        #[arg(long)]
+        again: bool,
+    },
+    /// Takes away what is too old, or too much, as the settings say; the server does so by itself from time to time.
+    Purge {
+        /// Only says what would go.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -175,6 +204,8 @@ async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, St
             Command::Backup { folder }
         }
         Operation::Check { repair } => Command::Check { repair },
+        Operation::Media(MediaOperation::Move { to, again }) => Command::MoveMedia { to, again },
+        Operation::Media(MediaOperation::Purge { dry_run }) => Command::PurgeMedia { dry_run },
         Operation::Mail(MailOperation::Test { address }) => Command::MailTest { address },
         Operation::User(UserOperation::Create { name, admin }) => Command::CreateUser {
             name,
@@ -199,7 +230,17 @@ async fn operate(config: Config, operation: Operation) -> Result<Vec<String>, St
             moderate(name, Measure::Suspend, false)
         }
     };
-    operate::run(config, command).await
+    let mut bar = Bar::new(std::io::stderr().is_terminal());
+    let mut told = std::io::stderr();
+    let result = operate::run_telling(config, command, |carried| {
+        if let Some(line) = bar.line(carried) {
+            // Nobody may be there to see it.
+            let _ = told.write_all(line.as_bytes());
+        }
+    })
+    .await;
+    let _ = told.write_all(bar.end().as_bytes());
+    result
 }
 
 fn moderate(name: String, measure: Measure, on: bool) -> Command {

@@ -1,9 +1,10 @@
 //! A running server: the built parts behind their listeners.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{net::TcpListener, task::JoinHandle};
 use tracing::warn;
+use vatra_domain::flows::purge_media;
 use vatra_store::Engine;
 use vatra_store_rocksdb::{RocksEngine, Settings};
 
@@ -116,6 +117,13 @@ pub async fn start(config: Config, engine: Arc<dyn Engine>) -> Result<Running, S
             patience,
         )));
     }
+    // Only by a server that runs: an operator who asks what would go finds it all there.
+    app.tasks.spawn(purge_media::run(
+        app.media.clone(),
+        app.rooms.clone(),
+        Duration::from_secs(config.media.purge_interval_s),
+        app.soft_stop.clone(),
+    ));
     match control::open(&config.data_dir) {
         Ok(listener) => {
             let serving = control::serve(listener, app.clone(), app.soft_stop.clone());

@@ -2,6 +2,7 @@
 //!
 //! There is no global: two servers can run in one process.
 
+mod blobs;
 mod key;
 mod networks;
 
@@ -27,6 +28,7 @@ use vatra_domain::{
         guests::Guests,
         key_news::KeyNews,
         mail_sender::MailSender,
+        media_shown::MediaShown,
         notices::Notices,
         push_sender::{self, PushSender},
         retention::{self, Retention},
@@ -34,7 +36,7 @@ use vatra_domain::{
     },
     ids::Ids,
     mail::templates::Templates,
-    media::{BlobError, LocalBlobs, Media, Settings as MediaSettings},
+    media::{BlobError, Media, Settings as MediaSettings},
     random::{SharedRandom, SystemRandom},
     remote::{self, Keys, Remote},
     rooms::{CacheSizes, Rooms, ephemeral::Ephemeral, receive::Receiver, unread::Unreads},
@@ -49,14 +51,15 @@ use vatra_domain::{
 };
 use vatra_store::{Engine, Options, Store};
 
+pub(crate) use self::blobs::{bucket, folder};
 use self::{
+    blobs::blobs,
     key::signing_key,
     networks::{gateways, network, own_web, pages as web_pages, service_line, sso_web},
 };
 use crate::{
     captcha::Captcha,
     config::{self, Config, Durability},
-    folders,
     http::{address::Proxies, counts::Counts, limits::Rates},
     jwt::Jwt,
     mail::{self, Mail},
@@ -313,15 +316,11 @@ impl App {
             services,
         )
         .notifying_new_emails(config.email.notify_new_accounts && !config.smtp.host.is_empty());
-        let blobs = blobs(&config).await;
-        let blobs = Arc::new(blobs.map_err(|error| BuildError::media(&config, &error))?);
+        let blobs = blobs(&config).await?;
         let pages = Arc::new(mail::load(&config).map_err(BuildError::Mail)?);
         let mail = Mail::build(&config, &store, &users, &pages).map_err(BuildError::Mail)?;
         users.make_senders().await?;
-        let settings = MediaSettings {
-            max_upload_bytes: config.media.max_upload_bytes,
-            ..MediaSettings::new(server_name.clone())
-        };
+        let settings = media_settings(&config, server_name.clone());
         let media = Media::new(
             store.clone(),
             blobs,
@@ -409,6 +408,8 @@ impl App {
             tasks.spawn(key_news.run(soft_stop.clone()));
         }
         follow(Arc::new(Guests::new(rooms.clone())), &mut followers);
+        let shown = MediaShown::new(rooms.clone(), clock.clone());
+        follow(Arc::new(shown), &mut followers);
         let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
         follow(Arc::new(notices.clone()), &mut followers);
         tasks.spawn(notices.clone().run(soft_stop.clone()));
@@ -578,12 +579,6 @@ fn previews(
     Ok(Some(UrlPreviews::new(parts)))
 }
 
-/// Opens the media folder, which is made if it is not there.
-async fn blobs(config: &Config) -> Result<LocalBlobs, BlobError> {
-    folders::make(&config.media_dir)?;
-    LocalBlobs::open(config.media_dir.clone()).await
-}
-
 /// Starts to tell application services what happens.
 async fn tell_services(
     telling: &AppserviceSender,
@@ -606,6 +601,21 @@ async fn tell_services(
         followers.push(status.clone());
         let running = telling.clone().run(service.clone(), status, stop.clone());
         tasks.spawn(running);
+    }
+}
+
+/// What media may cost.
+fn media_settings(config: &Config, server_name: OwnedServerName) -> MediaSettings {
+    let (media, set) = (&config.media, |number: u64| (number != 0).then_some(number));
+    let millis = |seconds: u64| set(seconds).map(|seconds| seconds.saturating_mul(1_000));
+    MediaSettings {
+        max_upload_bytes: media.max_upload_bytes,
+        max_bytes_per_user: set(media.max_bytes_per_user),
+        remote_max_age_ms: millis(media.remote_max_age_s),
+        remote_max_bytes: set(media.remote_max_bytes),
+        local_max_age_ms: millis(media.local_max_age_s),
+        retracted_max_age_ms: millis(media.redacted_max_age_s),
+        ..MediaSettings::new(server_name)
     }
 }
 

@@ -12,6 +12,7 @@
 //! - [`notifications`]: the list of what a user was notified of
 //! - [`profile`]: a changed name or picture shown in the user's rooms
 //! - [`received`]: what follows from events of other servers
+//! - [`purge_media`]: files that are too old, or too many
 //! - [`reports`]: what people report to the admins; [`user_directory`]: finding people
 //! - [`server_notices`]: what the server itself has to say to its users
 //! - [`spaces`]: what a room looks like from outside, and the tree under a space
@@ -35,6 +36,7 @@ pub mod membership;
 pub mod notifications;
 pub mod profile;
 pub mod public_rooms;
+pub mod purge_media;
 pub mod received;
 pub mod reports;
 pub mod server_notices;

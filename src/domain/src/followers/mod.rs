@@ -9,6 +9,7 @@
 //! - [`federation_sender`]: events and what passes, to other servers
 //! - [`guests`]: who has no account of their own leaves rooms that let no guests in any more
 //! - [`key_news`]: changed keys, to other servers; and whose keys are not known any more
+//! - [`media_shown`]: which events show which media, so that what nobody shows any more can go
 //! - [`notices`]: who is to be notified of what; [`push_sender`] tells their push gateways, [`mail_sender`] writes to those who are away
 //! - [`retention`]: empties messages that are too old, in rounds of its own
 //! - [`search_indexer`]: texts, to the index of full-text search, in which it keeps its cursor
@@ -20,6 +21,7 @@ pub mod federation_sender;
 pub mod guests;
 pub mod key_news;
 pub mod mail_sender;
+pub mod media_shown;
 pub mod notices;
 pub mod push_sender;
 pub mod retention;

@@ -1,5 +1,4 @@
-//! The boundary to where blobs are kept. Local disk is the one backend so far ([`super::LocalBlobs`]); an object store
-//! is the next.
+//! The boundary to where blobs are kept: the local disk ([`super::LocalBlobs`]), or what the server's wiring brings (a bucket).
 //!
 //! A backend knows names and bytes. It neither hashes nor counts: that is done once, above it. To add one, implement
 //! [`BlobBackend`] and run the module's tests over it.
@@ -8,6 +7,7 @@
 
 use std::{
     io::{BufRead, Seek},
+    ops::Range,
     pin::Pin,
 };
 
@@ -27,9 +27,9 @@ impl<T: BufRead + Seek + Send> SeekRead for T {}
 
 /// A blob opened for reading.
 pub struct BlobReader {
-    /// Its length in bytes.
+    /// The length of the whole blob, in bytes.
     pub size: u64,
-    /// Its bytes, exactly `size` of them unless an error comes first.
+    /// The bytes of the part that was asked for, all of them unless an error comes first.
     pub stream: BlobStream,
 }
 
@@ -57,11 +57,23 @@ pub trait BlobBackend: Send + Sync + 'static {
     /// temporary file that the next start removes.
     async fn create(&self) -> Result<Box<dyn BlobWriter>, BlobError>;
 
-    /// Opens a blob. `None` if it is not there.
-    async fn open(&self, id: BlobId) -> Result<Option<BlobReader>, BlobError>;
+    /// Opens a part of a blob: of what is asked for, the bytes that it has. `None` if it is not there.
+    async fn open_part(
+        &self,
+        id: BlobId,
+        part: Range<u64>,
+    ) -> Result<Option<BlobReader>, BlobError>;
+
+    /// Opens a whole blob. `None` if it is not there.
+    async fn open(&self, id: BlobId) -> Result<Option<BlobReader>, BlobError> {
+        self.open_part(id, 0..u64::MAX).await
+    }
 
     /// Opens a blob for a decoder. `None` if it is not there.
     async fn open_seekable(&self, id: BlobId) -> Result<Option<Box<dyn SeekRead>>, BlobError>;
+
+    /// Deletes a blob, if it is there. Who has it open reads on.
+    async fn remove(&self, id: BlobId) -> Result<(), BlobError>;
 
     /// Writes a small file and takes it away again: whether there is room.
     async fn probe(&self) -> Result<(), BlobError>;

@@ -1,16 +1,21 @@
-//! What `vatra check` and `vatra backup` need: whether files and rows agree, and copies of everything.
+//! What `vatra check` needs: whether files and rows agree.
 //!
-//! Both are for a store that nobody writes to, or for one whose blobs are only added to, which is what uploads do: a
-//! backup copies the store first and the blobs after it, so that the copy has every blob that its rows name.
+//! While it runs blobs are only added, which is what uploads do: nothing is purged.
 
-use std::{collections::HashMap, ops::Bound};
+mod orphans;
+mod rows;
+
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Bound,
+};
 
 use futures::StreamExt;
 use sha2::{Digest, Sha256};
 use vatra_store::{Batch, CommitError, Direction, Key, Map, Range, Value, View};
 
-use super::{BlobBackend, BlobReader, Media, MediaError};
-use crate::schema::{BLOB_USES, BLOBS, BlobId, MEDIA, MediaState, THUMBNAILS};
+use super::{BlobReader, Media, MediaError};
+use crate::schema::{BLOB_USES, BLOBS, BlobId, MEDIA, MediaState, QUARANTINED, THUMBNAILS};
 
 const PAGE: usize = 1000;
 /// How many blobs' uses are counted at once.
@@ -38,7 +43,7 @@ pub enum Problem {
     /// A media or thumbnail row names a blob that has no row.
     #[error("blob {0}: named by {1} rows, and has none itself")]
     MissingRow(BlobId, i64),
-    /// A blob's row is named by no media and no thumbnail.
+    /// A blob's row is named by no media and no thumbnail. `--repair` deletes it, and its file.
     #[error("blob {0}: nothing names it")]
     OrphanRow(BlobId),
     /// A blob's counter of uses is wrong. `--repair` writes the true one.
@@ -51,10 +56,23 @@ pub enum Problem {
         /// What the rows say.
         counted: i64,
     },
-    /// A thumbnail's picture has no row.
+    /// The bytes of a user's media are counted wrong. `--repair` writes the true number.
+    #[error("{user}: counted as having {stored} bytes of media, has {counted} (derived)")]
+    WrongBytes {
+        /// The user.
+        user: String,
+        /// What the counter says.
+        stored: i64,
+        /// What the rows say.
+        counted: i64,
+    },
+    /// It is noted when media was read that is not there. `--repair` removes the row.
+    #[error("mxc://{0}/{1}: noted as read, and not there (derived)")]
+    StrayRead(String, String),
+    /// A thumbnail's picture has no row. `--repair` deletes the thumbnail's.
     #[error("thumbnail of {0}: there is no such blob")]
     OrphanThumbnail(BlobId),
-    /// A file that no row names: left by a crash between file and row. It is safe to delete.
+    /// A file that no row names: left by a crash between file and row. `--repair` deletes it.
     #[error("blob {blob}: no row names the file ({size} bytes)")]
     OrphanFile {
         /// The blob.
@@ -70,7 +88,15 @@ pub enum Problem {
 impl Problem {
     /// Whether `--repair` mends it.
     pub fn is_derived(&self) -> bool {
-        matches!(self, Self::WrongUses { .. })
+        matches!(
+            self,
+            Self::WrongUses { .. }
+                | Self::WrongBytes { .. }
+                | Self::StrayRead(..)
+                | Self::OrphanRow(_)
+                | Self::OrphanThumbnail(_)
+                | Self::OrphanFile { .. }
+        )
     }
 }
 
@@ -88,13 +114,14 @@ pub struct CheckSummary {
 }
 
 impl Media {
-    /// Reads every file and every row and reports what does not agree. `repair` writes derived rows anew (the counters
-    /// of uses) and nothing else. Memory: 10 MB; time: that of reading all files once, and the rows once for each 200,000 blobs.
+    /// Reads every file and every row and reports what does not agree. `repair` writes derived rows anew (counters), takes away files and
+    /// rows that nothing names, and does nothing else. Memory: 10 MB; time: that of reading all files once, and the rows once for each 200,000 blobs.
     pub async fn check(
         &self,
         repair: bool,
         mut report: impl FnMut(Problem),
     ) -> Result<CheckSummary, MediaError> {
+        let _still = self.undisturbed().await;
         let view = self.inner.store.view();
         let mut summary = CheckSummary::default();
         let mut problems = 0;
@@ -102,16 +129,22 @@ impl Media {
             problems += 1;
             report(problem);
         };
+        let mut rowless = HashSet::new();
         for part in Part::all(count_blobs(&view).await?) {
-            self.check_part(&view, part, repair, &mut summary, &mut report)
-                .await?;
+            let missing = self.check_part(&view, part, repair, &mut summary, &mut report);
+            rowless.extend(missing.await?);
         }
-        self.check_folder(&view, &mut report).await?;
+        self.check_reads(&view, repair, &mut report).await?;
+        self.check_bytes(&view, repair, &mut report).await?;
+        // Nothing else says what these say: they can only be readable.
+        let mut quarantined = Pages::new(&QUARANTINED);
+        while quarantined.next(&view).await?.is_some() {}
+        self.check_folder(&rowless, repair, &mut report).await?;
         summary.problems = problems;
         Ok(summary)
     }
 
-    /// Files, rows and counters of a part of the blobs.
+    /// Files, rows and counters of a part of the blobs. Gives those that are named and have no row.
     async fn check_part(
         &self,
         view: &View,
@@ -119,19 +152,21 @@ impl Media {
         repair: bool,
         summary: &mut CheckSummary,
         report: &mut impl FnMut(Problem),
-    ) -> Result<(), MediaError> {
-        let mut uses = self.count_uses(view, part, summary, report).await?;
+    ) -> Result<Vec<BlobId>, MediaError> {
+        let mut uses = self.count_uses(view, part, repair, summary, report).await?;
         let mut blobs = Pages::within(&BLOBS, part.range());
         while let Some(page) = blobs.next(view).await? {
             for (blob, row) in page {
                 summary.blobs += 1;
                 summary.bytes += self.check_file(blob, row.size, report).await?;
                 let counted = uses.remove(&blob).unwrap_or(0);
-                if counted == 0 {
-                    report(Problem::OrphanRow(blob));
-                }
+                let before = row;
                 let row = view.get(&BLOB_USES, &blob).await?;
                 let stored = row.unwrap_or(0);
+                if counted == 0 {
+                    self.orphan_row(blob, &before, repair, report).await?;
+                    continue;
+                }
                 if stored == counted {
                     continue;
                 }
@@ -141,29 +176,30 @@ impl Media {
                     counted,
                 });
                 if repair {
-                    self.mend_uses(blob, row, counted).await?;
+                    self.mend(&BLOB_USES, &blob, row, counted).await?;
                 }
             }
         }
-        for (blob, uses) in uses {
-            report(Problem::MissingRow(blob, uses));
+        for (blob, uses) in &uses {
+            report(Problem::MissingRow(*blob, *uses));
         }
-        Ok(())
+        Ok(uses.into_keys().collect())
     }
 
     /// Writes a counter anew, unless a server that runs meanwhile has counted on.
-    async fn mend_uses(
+    async fn mend<K: Key>(
         &self,
-        blob: BlobId,
+        map: &Map<K, i64>,
+        key: &K,
         found: Option<i64>,
         counted: i64,
     ) -> Result<(), MediaError> {
         let mut batch = Batch::new();
         match found {
-            Some(found) => batch.assert_equals(&BLOB_USES, &blob, &found),
-            None => batch.assert_absent(&BLOB_USES, &blob),
+            Some(found) => batch.assert_equals(map, key, &found),
+            None => batch.assert_absent(map, key),
         };
-        batch.put(&BLOB_USES, &blob, &counted);
+        batch.put(map, key, &counted);
         match self.inner.store.write(batch).await {
             Ok(_) | Err(CommitError::AssertFailed) => Ok(()),
             Err(error) => Err(error.into()),
@@ -175,6 +211,7 @@ impl Media {
         &self,
         view: &View,
         part: Part,
+        repair: bool,
         summary: &mut CheckSummary,
         report: &mut impl FnMut(Problem),
     ) -> Result<HashMap<BlobId, i64>, MediaError> {
@@ -195,12 +232,13 @@ impl Media {
         }
         let mut thumbnails = Pages::new(&THUMBNAILS);
         while let Some(page) = thumbnails.next(view).await? {
-            for ((source, ..), row) in page {
+            for (key, row) in page {
+                let source = key.0;
                 if row.blob != source {
                     count(row.blob);
                 }
                 if part.has(source) && !view.contains(&BLOBS, &source).await? {
-                    report(Problem::OrphanThumbnail(source));
+                    self.orphan_thumbnail(key, &row, repair, report).await?;
                 }
             }
         }
@@ -231,7 +269,8 @@ impl Media {
     /// Looks for files without rows.
     async fn check_folder(
         &self,
-        view: &View,
+        rowless: &HashSet<BlobId>,
+        repair: bool,
         report: &mut impl FnMut(Problem),
     ) -> Result<(), MediaError> {
         let mut next = Some(0);
@@ -242,64 +281,17 @@ impl Media {
                 .map(Problem::StrangeFile)
                 .for_each(&mut *report);
             let ids: Vec<_> = page.blobs.iter().map(|(blob, _)| *blob).collect();
-            let rows = view.get_many(&BLOBS, &ids).await?;
+            let rows = self.inner.store.view().get_many(&BLOBS, &ids).await?;
             for ((blob, size), row) in page.blobs.into_iter().zip(rows) {
-                if row.is_none() {
-                    report(Problem::OrphanFile { blob, size });
+                // What media names stays, whatever became of its row.
+                if row.is_none() && !rowless.contains(&blob) {
+                    self.orphan_file(blob, size, repair, report).await?;
                 }
             }
             next = page.next;
         }
         Ok(())
     }
-
-    /// Copies every blob that has a row to another place, hashing on the way; blobs that are there already with the
-    /// right length are left alone, so that a copy can be resumed. `each` hears of every blob and its length. Gives
-    /// the bytes copied. A damaged blob ends it with [`MediaError::Damaged`].
-    pub async fn copy_to(
-        &self,
-        target: &dyn BlobBackend,
-        mut each: impl FnMut(BlobId, u64),
-    ) -> Result<u64, MediaError> {
-        let view = self.inner.store.view();
-        let mut copied: u64 = 0;
-        let mut blobs = Pages::new(&BLOBS);
-        while let Some(page) = blobs.next(&view).await? {
-            for (blob, row) in page {
-                let there = target
-                    .open(blob)
-                    .await?
-                    .is_some_and(|there| there.size == row.size);
-                if !there {
-                    copied =
-                        copied.saturating_add(copy_blob(&*self.inner.blobs, target, blob).await?);
-                }
-                each(blob, row.size);
-            }
-        }
-        Ok(copied)
-    }
-}
-
-/// Copies one blob, hashing on the way; gives its length.
-async fn copy_blob(
-    from: &dyn BlobBackend,
-    to: &dyn BlobBackend,
-    blob: BlobId,
-) -> Result<u64, MediaError> {
-    let mut reader = from.open(blob).await?.ok_or(MediaError::Damaged(blob))?;
-    let mut writer = to.create().await?;
-    let mut hash = Sha256::new();
-    while let Some(piece) = reader.stream.next().await {
-        let piece = piece?;
-        hash.update(&piece);
-        writer.write(piece).await?;
-    }
-    if BlobId(hash.finalize().into()) != blob {
-        return Err(MediaError::Damaged(blob));
-    }
-    writer.finish(blob).await?;
-    Ok(reader.size)
 }
 
 async fn hash(mut reader: BlobReader) -> Result<BlobId, MediaError> {
@@ -357,14 +349,14 @@ impl Part {
 }
 
 /// Reads a whole map, a page at a time.
-struct Pages<K: 'static, V: 'static> {
+pub(super) struct Pages<K: 'static, V: 'static> {
     map: &'static Map<K, V>,
     /// What is left; `None` at the end.
     rest: Option<Range>,
 }
 
 impl<K: Key, V: Value> Pages<K, V> {
-    fn new(map: &'static Map<K, V>) -> Self {
+    pub(super) fn new(map: &'static Map<K, V>) -> Self {
         Self {
             map,
             rest: Some(Range::all()),
@@ -378,7 +370,7 @@ impl<K: Key, V: Value> Pages<K, V> {
         }
     }
 
-    async fn next(&mut self, view: &View) -> Result<Option<Vec<(K, V)>>, MediaError> {
+    pub(super) async fn next(&mut self, view: &View) -> Result<Option<Vec<(K, V)>>, MediaError> {
         let Some(range) = self.rest.take() else {
             return Ok(None);
         };

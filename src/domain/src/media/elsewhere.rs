@@ -27,6 +27,7 @@ use vatra_store::{Batch, CommitError};
 use super::{
     Media, MediaError,
     multipart::{self, PartHeaders},
+    purge::Key,
     upload::Names,
 };
 use crate::{
@@ -41,7 +42,6 @@ const HEAD: Duration = Duration::from_secs(30);
 /// How long a whole file may take.
 const WHOLE: Duration = Duration::from_secs(300);
 
-type Key = (String, String);
 type Flight = Shared<BoxFuture<'static, Result<MediaContent, MediaError>>>;
 
 /// What is being fetched.
@@ -135,10 +135,9 @@ impl Media {
     pub(super) async fn elsewhere(
         &self,
         server: &ServerName,
-        id: &str,
+        key: Key,
         fetch: bool,
     ) -> Result<MediaContent, MediaError> {
-        let key = Self::key(server, id).ok_or(MediaError::NotFound)?;
         if let Some(content) = self.kept(&key).await? {
             return Ok(content);
         }
@@ -164,10 +163,12 @@ impl Media {
 
     async fn kept(&self, key: &Key) -> Result<Option<MediaContent>, MediaError> {
         let row = self.inner.store.view().get(&MEDIA, key).await?;
-        Ok(row.and_then(|row| match row.state {
-            MediaState::Stored(content) => Some(content),
-            MediaState::Pending { .. } => None,
-        }))
+        let Some(row) = row else { return Ok(None) };
+        let MediaState::Stored(content) = &row.state else {
+            return Ok(None);
+        };
+        self.note_read(key, &row).await?;
+        Ok(Some(content.clone()))
     }
 
     /// A task of its own: it goes on when the asker goes away, since the next one will want the file.
@@ -219,7 +220,7 @@ impl Media {
         filename: Option<String>,
         file: ByteStream,
     ) -> Result<MediaContent, MediaError> {
-        let (blob, size) = self.store_blob(None, file).await?;
+        let (blob, size, keeping) = self.store_blob(None, file).await?;
         let Names {
             content_type,
             filename,
@@ -241,7 +242,11 @@ impl Media {
         self.use_blob(&mut batch, blob, size);
         match self.inner.store.write(batch).await {
             Ok(_) => Ok(content),
-            Err(CommitError::AssertFailed) => self.kept(key).await?.ok_or(MediaError::NotFound),
+            Err(CommitError::AssertFailed) => {
+                drop(keeping);
+                self.forget(blob).await?;
+                self.kept(key).await?.ok_or(MediaError::NotFound)
+            }
             Err(error) => Err(error.into()),
         }
     }

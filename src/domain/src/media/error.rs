@@ -8,7 +8,7 @@ use crate::{remote::RemoteError, schema::BlobId};
 
 /// The place where blobs are kept could not read or write.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("the media folder: {0}")]
+#[error("media storage: {0}")]
 pub struct BlobError(#[from] Arc<std::io::Error>);
 
 impl From<std::io::Error> for BlobError {
@@ -24,6 +24,14 @@ pub enum MediaError {
     #[error("the content is larger than {limit_bytes} bytes")]
     TooLarge {
         /// The most that it takes.
+        limit_bytes: u64,
+    },
+    /// The user's media would have more bytes than the server keeps for one.
+    #[error(
+        "your files have more than {limit_bytes} bytes together, which is all this server keeps for one user"
+    )]
+    OverQuota {
+        /// The most that it keeps.
         limit_bytes: u64,
     },
     /// The client's body ended in an error; nothing was stored.
@@ -56,7 +64,7 @@ pub enum MediaError {
     /// The content is no picture that this server can read, or a broken one.
     #[error("this content cannot be thumbnailed")]
     CannotThumbnail,
-    /// The picture has more pixels, or would need more memory, than this server spends on one.
+    /// The picture has more pixels, or would need more memory or time, than this server spends on one.
     #[error("the picture is too large to thumbnail")]
     PictureTooLarge,
     /// The stored file is missing or has another length than its row says.

@@ -7,7 +7,8 @@
 use std::{
     ffi::OsStr,
     fs::{self, File},
-    io::{self, BufReader, Read, Write},
+    io::{self, BufReader, Read, Seek, SeekFrom, Write},
+    ops::Range,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -100,13 +101,21 @@ impl BlobBackend for LocalBlobs {
         }))
     }
 
-    async fn open(&self, id: BlobId) -> Result<Option<BlobReader>, BlobError> {
+    async fn open_part(
+        &self,
+        id: BlobId,
+        part: Range<u64>,
+    ) -> Result<Option<BlobReader>, BlobError> {
         let path = self.path(id);
         blocking(move || {
             let Some(mut file) = found(File::open(path))? else {
                 return Ok(None);
             };
             let size = file.metadata()?.len();
+            if part.start > 0 {
+                file.seek(SeekFrom::Start(part.start.min(size)))?;
+            }
+            let mut file = file.take(part.end.saturating_sub(part.start));
             // The first piece comes with the same hop: most files are one piece.
             let first = read_piece(&mut file)?;
             let rest = stream::try_unfold((Some(first), Some(file)), |(first, file)| async move {
@@ -135,6 +144,11 @@ impl BlobBackend for LocalBlobs {
         let file = blocking(move || found(File::open(path))).await?;
         let Some(file) = file else { return Ok(None) };
         Ok(Some(Box::new(BufReader::new(file))))
+    }
+
+    async fn remove(&self, id: BlobId) -> Result<(), BlobError> {
+        let path = self.path(id);
+        blocking(move || found(fs::remove_file(path)).map(|_| ())).await
     }
 
     async fn probe(&self) -> Result<(), BlobError> {
@@ -256,7 +270,7 @@ fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-fn read_piece(file: &mut File) -> io::Result<Bytes> {
+fn read_piece(file: &mut impl Read) -> io::Result<Bytes> {
     let mut piece = Vec::with_capacity(PIECE);
     file.take(PIECE.try_into().unwrap_or(u64::MAX))
         .read_to_end(&mut piece)?;

@@ -14,6 +14,7 @@
 //!   within limits.
 //! - Media ids hold 190 random bits: knowing one is the permission to read it. Names of files are hashes; nothing a
 //!   client sends becomes part of a path.
+//! - A blob that a row names is never taken away: see `purge`.
 //! - Media of other servers is fetched only for local users who show a token, and kept like an upload.
 //!
 //! # To extend
@@ -24,13 +25,18 @@
 //! Specification: <https://spec.matrix.org/v1.19/client-server-api/#content-repository>.
 
 mod blob;
+mod carry;
 mod check;
+mod copy;
 mod elsewhere;
 mod error;
 mod found;
 mod local;
 mod multipart;
+mod purge;
+mod quarantine;
 mod read;
+mod retracted;
 mod thumbnail;
 mod trouble;
 mod upload;
@@ -38,23 +44,25 @@ mod upload;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use ruma::{OwnedServerName, ServerName};
+use ruma::{MxcUri, OwnedServerName, ServerName};
 use tokio::sync::watch;
 use vatra_store::Store;
 
 pub use self::{
     blob::{BlobBackend, BlobPage, BlobReader, BlobStream, BlobWriter, SeekRead},
+    carry::Carried,
     check::{CheckSummary, Problem},
     error::{BlobError, MediaError},
     found::FoundPicture,
     local::LocalBlobs,
-    read::{Download, Thumbnail},
+    purge::{Choice, Gone, Purged, Undisturbed},
+    read::{Download, Found, Thumbnail},
     thumbnail::{Method, Wanted},
     upload::{Reserved, Upload},
 };
-use self::{elsewhere::Elsewhere, thumbnail::Thumbnailer, trouble::Trouble};
+use self::{elsewhere::Elsewhere, purge::Tidiness, thumbnail::Thumbnailer, trouble::Trouble};
 use crate::{
     clock::{Millis, SharedClock},
     random::SharedRandom,
@@ -72,10 +80,26 @@ pub struct Settings {
     pub unused_expires_after_ms: Millis,
     /// How many ids without content a user may have at a time.
     pub max_pending_per_user: usize,
+    /// How many bytes the media of one user may have; `None`: any.
+    pub max_bytes_per_user: Option<u64>,
+    /// How long media of other servers is kept after it was last read; `None`: for good.
+    pub remote_max_age_ms: Option<Millis>,
+    /// How many bytes of it are kept, as the sum of its rows; `None`: all.
+    pub remote_max_bytes: Option<u64>,
+    /// How long this server's media is kept after it was last read; `None`: for good.
+    pub local_max_age_ms: Option<Millis>,
+    /// How long media is kept of which all that has shown it is redacted or expired; `None`: for good.
+    pub retracted_max_age_ms: Option<Millis>,
     /// The most pixels (width times height) of a picture that is thumbnailed.
     pub max_picture_pixels: u64,
     /// The most memory, in bytes, for the decoded form of a picture that is thumbnailed.
     pub max_picture_memory_bytes: u64,
+    /// The most pictures of an animation whose thumbnail moves; one of a longer animation stands still.
+    pub max_animation_frames: usize,
+    /// The most pixels of all its pictures together; likewise.
+    pub max_animation_pixels: u64,
+    /// The longest that one thumbnail may take.
+    pub max_thumbnail_time: Duration,
     /// How many pictures are decoded at a time.
     pub concurrent_thumbnails: usize,
 }
@@ -88,8 +112,16 @@ impl Settings {
             max_upload_bytes: 50 * 1024 * 1024,
             unused_expires_after_ms: 24 * 60 * 60 * 1000,
             max_pending_per_user: 10,
+            max_bytes_per_user: None,
+            remote_max_age_ms: None,
+            remote_max_bytes: None,
+            local_max_age_ms: None,
+            retracted_max_age_ms: None,
             max_picture_pixels: 64_000_000,
             max_picture_memory_bytes: 256 * 1024 * 1024,
+            max_animation_frames: 500,
+            max_animation_pixels: 256_000_000,
+            max_thumbnail_time: Duration::from_secs(30),
             concurrent_thumbnails: 2,
         }
     }
@@ -107,6 +139,7 @@ struct Inner {
     /// Counts uploads to reserved ids; who waits for one looks again when it moves.
     arrivals: watch::Sender<u64>,
     trouble: Trouble,
+    tidiness: Tidiness,
 }
 
 /// The media repository. Cheap to clone.
@@ -138,6 +171,7 @@ impl Media {
                 elsewhere: remote.map(Elsewhere::new),
                 arrivals,
                 trouble: Trouble::default(),
+                tidiness: Tidiness::default(),
             }),
         }
     }
@@ -145,6 +179,12 @@ impl Media {
     /// The largest upload, in bytes, for the configuration endpoint.
     pub fn max_upload_bytes(&self) -> u64 {
         self.inner.settings.max_upload_bytes
+    }
+
+    /// The id of media of this server. `None` if it is another's, or none.
+    pub fn own_id(&self, uri: &str) -> Option<String> {
+        let (server, id) = <&MxcUri>::from(uri).parts().ok()?;
+        Some(self.own_key(server, id)?.1)
     }
 
     fn now(&self) -> Millis {

@@ -6,12 +6,13 @@ use ruma::{OwnedMxcUri, OwnedUserId, ServerName, UserId};
 use sha2::{Digest, Sha256};
 use vatra_store::{Batch, CommitError, Direction, Range};
 
-use super::{Media, MediaError};
+use super::{Media, MediaError, purge::Keeping};
 use crate::{
     clock::Millis,
     random::token,
     schema::{
-        BLOB_USES, BLOBS, BlobId, BlobRow, MEDIA, MediaContent, MediaRow, MediaState, PENDING_MEDIA,
+        BLOB_USES, BLOBS, BlobId, BlobRow, MEDIA, MediaContent, MediaRow, MediaState,
+        PENDING_MEDIA, USER_MEDIA_BYTES,
     },
 };
 
@@ -54,14 +55,12 @@ impl Media {
         body: impl Stream<Item = Result<Bytes, E>> + Send,
     ) -> Result<OwnedMxcUri, MediaError> {
         let names = Names::check(&upload)?;
-        let (blob, size) = self.store_blob(upload.announced_bytes, body).await?;
+        self.must_have_room(&upload).await?;
+        let (blob, size, keeping) = self.store_blob(upload.announced_bytes, body).await?;
         let (key, uri) = self.new_id();
-        let row = self.stored(&upload.uploader, names, blob, size);
-        let mut batch = Batch::new();
-        // 190 random bits do not collide, but a broken source of randomness must not overwrite anyone's media.
-        batch.assert_absent(&MEDIA, &key).put(&MEDIA, &key, &row);
-        self.use_blob(&mut batch, blob, size);
-        self.inner.store.write(batch).await?;
+        let after = self.stored(&upload.uploader, names, blob, size);
+        let filled = self.fill(key, None, after, (blob, size)).await;
+        self.or_forget(filled, blob, keeping).await?;
         Ok(uri)
     }
 
@@ -140,38 +139,108 @@ impl Media {
         if expires <= self.now() {
             return Err(MediaError::NotFound);
         }
-        let (blob, size) = self.store_blob(upload.announced_bytes, body).await?;
+        self.must_have_room(&upload).await?;
+        let (blob, size, keeping) = self.store_blob(upload.announced_bytes, body).await?;
         let mut stored = self.stored(&upload.uploader, names, blob, size);
         stored.created = row.created;
-        let mut batch = Batch::new();
-        batch
-            .assert_equals(&MEDIA, &key, &row)
-            .put(&MEDIA, &key, &stored);
-        batch.delete(&PENDING_MEDIA, &(row.uploader, expires, key.1.clone()));
-        self.use_blob(&mut batch, blob, size);
-        match self.inner.store.write(batch).await {
-            Ok(_) => {}
-            Err(CommitError::AssertFailed) => return Err(self.lost_race(&key).await?),
-            Err(error) => return Err(error.into()),
-        }
+        let filled = self.fill(key, Some(row), stored, (blob, size)).await;
+        self.or_forget(filled, blob, keeping).await?;
         self.inner
             .arrivals
             .send_modify(|count| *count = count.wrapping_add(1));
         Ok(())
     }
 
-    /// The row changed during the upload: another upload has filled it, or it was swept after it expired.
-    async fn lost_race(&self, key: &(String, String)) -> Result<MediaError, MediaError> {
-        let row = self.inner.store.view().get(&MEDIA, key).await?;
-        Ok(row.map_or(MediaError::NotFound, |_| MediaError::AlreadyUploaded))
+    /// Whether the user may have more media, as far as that is known before it comes.
+    async fn must_have_room(&self, upload: &Upload) -> Result<(), MediaError> {
+        let user = upload.uploader.as_str().to_owned();
+        let used = self
+            .inner
+            .store
+            .view()
+            .get(&USER_MEDIA_BYTES, &user)
+            .await?;
+        self.within_quota(used, upload.announced_bytes.unwrap_or(1))
     }
 
-    /// Streams a body into a durable blob.
+    fn within_quota(&self, used: Option<i64>, more: u64) -> Result<(), MediaError> {
+        let used = u64::try_from(used.unwrap_or(0)).unwrap_or(0);
+        match self.inner.settings.max_bytes_per_user {
+            Some(limit_bytes) if used.saturating_add(more) > limit_bytes => {
+                Err(MediaError::OverQuota { limit_bytes })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what an id has become, unless it is no longer what it was before (`None`: not there), and counts it for its user.
+    async fn fill(
+        &self,
+        key: (String, String),
+        before: Option<MediaRow>,
+        after: MediaRow,
+        (blob, size): (BlobId, u64),
+    ) -> Result<(), MediaError> {
+        let (user, store) = (after.uploader.clone(), &self.inner.store);
+        loop {
+            let mut batch = Batch::new();
+            let used = store.view().get(&USER_MEDIA_BYTES, &user).await?;
+            self.within_quota(used, size)?;
+            if self.inner.settings.max_bytes_per_user.is_some() {
+                match used {
+                    Some(used) => batch.assert_equals(&USER_MEDIA_BYTES, &user, &used),
+                    None => batch.assert_absent(&USER_MEDIA_BYTES, &user),
+                };
+            }
+            match &before {
+                Some(row) => batch.assert_equals(&MEDIA, &key, row),
+                // 190 random bits do not collide, but a broken source of randomness must not overwrite anyone's media.
+                None => batch.assert_absent(&MEDIA, &key),
+            };
+            if let Some(MediaState::Pending { expires }) = before.as_ref().map(|row| &row.state) {
+                batch.delete(&PENDING_MEDIA, &(user.clone(), *expires, key.1.clone()));
+            }
+            batch.put(&MEDIA, &key, &after);
+            self.use_blob(&mut batch, blob, size);
+            let bytes = i64::try_from(size).unwrap_or(i64::MAX);
+            batch.add(&USER_MEDIA_BYTES, &user, bytes);
+            match store.write(batch).await {
+                Ok(_) => return Ok(()),
+                Err(CommitError::AssertFailed) => {}
+                Err(error) => return Err(error.into()),
+            }
+            let row = store.view().get(&MEDIA, &key).await?;
+            // If it is as before, another upload of the user was counted meanwhile, and there may still be room for this one.
+            if row != before {
+                return Err(row.map_or(MediaError::NotFound, |_| MediaError::AlreadyUploaded));
+            }
+        }
+    }
+
+    /// After an upload that came to nothing, takes its blob away again, unless a row names it.
+    async fn or_forget(
+        &self,
+        filled: Result<(), MediaError>,
+        blob: BlobId,
+        keeping: Keeping,
+    ) -> Result<(), MediaError> {
+        drop(keeping);
+        // What a failed write has left is not known.
+        if let Err(
+            MediaError::OverQuota { .. } | MediaError::NotFound | MediaError::AlreadyUploaded,
+        ) = &filled
+        {
+            self.forget(blob).await?;
+        }
+        filled
+    }
+
+    /// Streams a body into a durable blob; it is not taken away before what is given third is dropped.
     pub(super) async fn store_blob<E: std::fmt::Display>(
         &self,
         announced_bytes: Option<u64>,
         body: impl Stream<Item = Result<Bytes, E>> + Send,
-    ) -> Result<(BlobId, u64), MediaError> {
+    ) -> Result<(BlobId, u64, Keeping), MediaError> {
         let limit_bytes = self.inner.settings.max_upload_bytes;
         if announced_bytes.is_some_and(|bytes| bytes > limit_bytes) {
             return Err(MediaError::TooLarge { limit_bytes });
@@ -190,9 +259,10 @@ impl Media {
             self.written(writer.write(piece).await)?;
         }
         let id = BlobId(hash.finalize().into());
+        let keeping = self.keeping().await;
         self.written(writer.finish(id).await)?;
         self.inner.trouble.ended();
-        Ok((id, size))
+        Ok((id, size, keeping))
     }
 
     /// Adds to a batch what every new use of a blob writes. The blob is durable already.

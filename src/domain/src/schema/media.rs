@@ -79,9 +79,19 @@ pub struct MediaContent {
     pub filename: Option<String>,
 }
 
+/// Why media is kept from everyone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuarantineRow {
+    /// The admin who has said so.
+    pub by: String,
+    /// When.
+    pub at: Millis,
+}
+impl_value!(QuarantineRow);
+
 /// Which thumbnail of a blob: width and height asked for (rounded to those this server makes; `u32::MAX` is the whole
-/// picture), and whether it is cropped to their ratio.
-pub type ThumbnailKey = (BlobId, u32, u32, bool);
+/// picture), and its form: 1 if it is cropped to their ratio, and 2 if it may move, added.
+pub type ThumbnailKey = (BlobId, u32, u32, u8);
 
 /// A thumbnail that was made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -90,7 +100,7 @@ pub struct ThumbnailRow {
     pub blob: BlobId,
     /// Its length in bytes.
     pub size: u64,
-    /// Its content type: `image/png` or `image/jpeg`, or `image/webp` for the picture itself.
+    /// Its content type: `image/png` or `image/jpeg`, `image/gif` if it moves, or `image/webp` for the picture itself.
     pub content_type: String,
     /// When it was made.
     pub created: Millis,

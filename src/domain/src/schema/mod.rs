@@ -35,7 +35,10 @@ pub use self::{
         EmailPurpose, EmailRow, EmailSessionRow, MailListRow, MailOutcomeRow, MailRow, ToldRoom,
         ToldRow,
     },
-    media::{BlobId, BlobRow, MediaContent, MediaRow, MediaState, ThumbnailKey, ThumbnailRow},
+    media::{
+        BlobId, BlobRow, MediaContent, MediaRow, MediaState, QuarantineRow, ThumbnailKey,
+        ThumbnailRow,
+    },
     remote::{BackoffRow, InTransactionRow, KeyDocumentRow, ServerKeyRow},
     rooms::{
         AliasRow, DeltaRow, EventHead, EventRow, EventTail, GapRow, HeadRow, LogRow, Membership,
@@ -481,6 +484,25 @@ pub const THUMBNAILS: Map<ThumbnailKey, ThumbnailRow> = Map::new(Keyspace::Index
 /// Media ids that wait for their content: (user, expiry, media id). 90 bytes a row, ten a user at most.
 pub const PENDING_MEDIA: Map<(String, u64, String), ()> =
     Map::new(Keyspace::Index, 100, "pending_media");
+
+/// When media was last read, to a day: (server name, media id). No row: not since the day after it came. 80 bytes a row.
+pub const MEDIA_READS: Map<(String, String), u64> = Map::new(Keyspace::Index, 103, "media_reads");
+
+/// Media that is kept from everyone, whether it is here or not: (server name, media id). 110 bytes a row.
+pub const QUARANTINED: Map<(String, String), QuarantineRow> =
+    Map::new(Keyspace::Index, 104, "quarantined");
+/// How many bytes a local user's media has. 45 bytes a row.
+pub const USER_MEDIA_BYTES: Map<String, i64> = Map::new(Keyspace::Index, 105, "user_media_bytes");
+/// Events that show media, as of the cursor of the follower `media_shown` (owner: followers): (server name, media id, event). 90 bytes a row.
+pub const MEDIA_SHOWN: Map<(String, String, EventSid), ()> =
+    Map::new(Keyspace::Index, 106, "media_shown");
+/// The same by event (owner: followers). 90 bytes a row.
+pub const SHOWN_MEDIA: Map<(EventSid, String, String), ()> =
+    Map::new(Keyspace::Index, 107, "shown_media");
+/// Media that was shown by an event that is empty now, and when the last such event was found so, in milliseconds since the Unix epoch (owner:
+/// followers): (server name, media id). 90 bytes a row.
+pub const RETRACTED_MEDIA: Map<(String, String), u64> =
+    Map::new(Keyspace::Index, 108, "retracted_media");
 
 // ---------------------------------------------------------------- other servers (owner: remote)
 

@@ -100,6 +100,13 @@ impl Config {
         if let Some((key, remedy)) = self.url_preview.fault() {
             return refuse(key, remedy);
         }
+        if self.media.purge_interval_s < LEAST_INTERVAL_S {
+            let remedy = format!("write a number of seconds, at least {LEAST_INTERVAL_S}");
+            return refuse("media.purge_interval_s", remedy);
+        }
+        if let Some((key, remedy)) = super::s3::fault(&self.media) {
+            return refuse(key, remedy);
+        }
         let no_network = |network: &String| network.parse::<Network>().is_err();
         if self.push.allowed_networks.iter().any(no_network) {
             return refuse("push.allowed_networks", NETWORKS);

@@ -8,6 +8,7 @@ pub(crate) mod appservices;
 mod check;
 mod logins;
 mod read;
+mod s3;
 mod url_preview;
 
 use std::{
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::IntoDeserializer};
 pub use self::{
     logins::{Jwt, Recaptcha, Sso, SsoProvider, Terms},
     read::{ConfigError, Origin},
+    s3::S3,
     url_preview::UrlPreview,
 };
 
@@ -199,6 +201,33 @@ pub struct Media {
     pub max_upload_bytes: u64,
     /// Serves media without a token at the old `/_matrix/media/v3` paths.
     pub legacy_unauthenticated: bool,
+    /// How many bytes the media of one user may have. 0: any.
+    pub max_bytes_per_user: u64,
+    /// How long media of other servers is kept after it was last read, in seconds. 0: for good.
+    pub remote_max_age_s: u64,
+    /// How many bytes of it are kept; what was read last stays. 0: all.
+    pub remote_max_bytes: u64,
+    /// How long media of this server's users is kept after it was last read, in seconds. 0: for good.
+    pub local_max_age_s: u64,
+    /// How long media is kept of which all that has shown it is redacted or expired, in seconds. 0: for good.
+    pub redacted_max_age_s: u64,
+    /// How often that is looked for, in seconds.
+    pub purge_interval_s: u64,
+    /// Where they are kept.
+    #[serde(deserialize_with = "word")]
+    pub backend: MediaBackend,
+    /// The service that keeps them, or that they can be moved to.
+    pub s3: S3,
+}
+
+/// Where pictures and files are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MediaBackend {
+    /// In `media_dir`.
+    Disk,
+    /// In a bucket of a service with the interface of Amazon's S3.
+    S3,
 }
 
 /// How push gateways are reached.
@@ -386,6 +415,14 @@ impl Default for Config {
             media: Media {
                 max_upload_bytes: 50 << 20,
                 legacy_unauthenticated: false,
+                max_bytes_per_user: 0,
+                remote_max_age_s: 0,
+                remote_max_bytes: 0,
+                local_max_age_s: 0,
+                redacted_max_age_s: 604_800,
+                purge_interval_s: 3_600,
+                backend: MediaBackend::Disk,
+                s3: S3::default(),
             },
             url_preview: UrlPreview::default(),
             push: Push::default(),

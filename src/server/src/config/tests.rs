@@ -198,6 +198,8 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         ("client", "max_request_bytes", "0"),
         ("client", "max_request_bytes", "65535"),
         ("media", "max_upload_bytes", "0"),
+        ("media", "purge_interval_s", "1"),
+        ("media", "s3.bucket", "\"a bucket\""),
         ("log", "filter", "\"vatra=loud\""),
         ("support", "admin_matrix_id", "\"admin\""),
         ("support", "admin_email", "\"admin\""),
@@ -232,6 +234,47 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
     let error = refused("[turn]", "uris = [\"turn:a\"]\npassword = \"b\"\nttl_s = 0");
     assert!(error.contains("vatra.toml: turn.ttl_s: "), "{error}");
     read("[client]\nbase_url = \"https://matrix.example/a\"").unwrap();
+}
+
+#[test]
+fn a_service_for_media_is_named_in_full() {
+    let whole = [
+        ("bucket", "media"),
+        ("endpoint", "https://s3.example"),
+        ("access_key_id", "vatra"),
+        ("secret_access_key", "hush-hush"),
+    ];
+    let with = |changed: &str, value: &str| {
+        let mut lines = vec!["[media]\nbackend = \"s3\"\n[media.s3]".to_owned()];
+        for (key, usual) in whole {
+            let value = if key == changed { value } else { usual };
+            lines.push(format!("{key} = {value:?}"));
+        }
+        if !whole.iter().any(|(key, _)| *key == changed) {
+            lines.push(format!("{changed} = {value:?}"));
+        }
+        read(&lines.join("\n"))
+    };
+    with("prefix", "vatra/media").unwrap();
+    with("endpoint", "").unwrap();
+    for (key, value) in [
+        ("bucket", ""),
+        ("endpoint", "s3.example"),
+        ("endpoint", "https://s3.example/media"),
+        ("endpoint", "https://me@s3.example"),
+        ("access_key_id", ""),
+        ("secret_access_key", ""),
+        ("region", ""),
+        ("prefix", "a b"),
+        ("trusted_ca", "/nowhere/ca.pem"),
+    ] {
+        let error = with(key, value).unwrap_err().to_string();
+        let expected = format!("vatra.toml: media.s3.{key}: ");
+        assert!(error.contains(&expected), "{expected} is not in: {error}");
+    }
+    let s3 = with("prefix", "").unwrap().media.s3;
+    assert_eq!(s3.secret_access_key, "hush-hush");
+    assert!(!format!("{s3:?}").contains("hush"), "{s3:?}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ pub(crate) use self::{
     callers::{EvenLocked, Unsuspended},
     input::{Input, Upload},
 };
-use super::{address::Address, error::Error, observe};
+use super::{address::Address, conditions::Conditions, error::Error, observe};
 use crate::wiring::App;
 use axum::{
     Router,
@@ -140,6 +140,7 @@ impl Routes {
                     let (head, body) = apart(request);
                     let caller = identify::<R, C>(&app, &head).await?;
                     let (parts, ()) = head.into_parts();
+                    let conditions = Conditions::of(&parts.headers);
                     let announced_bytes = body.size_hint().exact();
                     let params = decoded(params)?;
                     let args: Vec<&str> = params.iter().map(|(_, value)| value).collect();
@@ -153,6 +154,7 @@ impl Routes {
                         Upload {
                             body,
                             announced_bytes,
+                            conditions,
                         },
                     ))
                 };

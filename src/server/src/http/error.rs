@@ -309,9 +309,9 @@ impl From<E2eeError> for Error {
 impl From<MediaError> for Error {
     fn from(error: MediaError) -> Self {
         let (status, code) = match &error {
-            MediaError::TooLarge { .. } | MediaError::PictureTooLarge => {
-                (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge)
-            }
+            MediaError::TooLarge { .. }
+            | MediaError::OverQuota { .. }
+            | MediaError::PictureTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, ErrorCode::TooLarge),
             MediaError::BrokenBody(_) => (StatusCode::BAD_REQUEST, ErrorCode::Unknown),
             MediaError::BadName(_) => (StatusCode::BAD_REQUEST, ErrorCode::InvalidParam),
             MediaError::NotFound => (StatusCode::NOT_FOUND, ErrorCode::NotFound),

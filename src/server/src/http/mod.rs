@@ -4,6 +4,7 @@
 //! - [`error`]: the one table from reasons to answers
 //! - [`client`]: the handlers of the client-server API, a file per section of the spec
 //! - [`address`]: where a request came from, through proxies
+//! - [`conditions`]: which part of a file a request wants, and whether it has it already
 //! - [`federation`]: those of the server-server API
 //! - [`observe`]: one log line a request, and counts
 //! - [`unread`]: says when a connection ends because a body was not read
@@ -13,6 +14,7 @@
 pub mod address;
 mod claims;
 pub(crate) mod client;
+pub(crate) mod conditions;
 pub(crate) mod counts;
 pub(crate) mod endpoint;
 pub(crate) mod error;
@@ -70,6 +72,7 @@ fn cors() -> cors::CorsLayer {
         .allow_origin(cors::Any)
         .allow_methods([
             Method::GET,
+            Method::HEAD,
             Method::POST,
             Method::PUT,
             Method::DELETE,
@@ -78,11 +81,17 @@ fn cors() -> cors::CorsLayer {
         .allow_headers([
             header::AUTHORIZATION,
             header::CONTENT_TYPE,
+            header::IF_NONE_MATCH,
+            header::IF_RANGE,
+            header::RANGE,
             header::HeaderName::from_static("x-requested-with"),
         ])
         .expose_headers([
             header::HeaderName::from_static("retry-after"),
+            header::ACCEPT_RANGES,
             header::CONTENT_DISPOSITION,
+            header::CONTENT_RANGE,
+            header::ETAG,
         ])
         .max_age(std::time::Duration::from_secs(86_400))
 }

@@ -1,6 +1,6 @@
 //! Backups: store, signing key and media in a folder, with `SHA256SUMS` (`sha256sum -c` reads it too).
 //!
-//! The store is copied first, at one moment, and the media after it: uploads are only ever added, so the copy has every
+//! The store is copied first, at one moment, and the media after it: meanwhile files are only ever added, so the copy has every
 //! file that its rows name. [`super::restore`] is the way back.
 
 use std::{
@@ -23,6 +23,7 @@ pub(super) const KEY: &str = "signing.key";
 pub async fn backup(app: &App, folder: &Path) -> Result<Vec<String>, String> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", folder.display());
     make_empty(folder).map_err(|error| at(&error))?;
+    let _undisturbed = app.media.undisturbed().await;
     app.store
         .checkpoint(&folder.join("store"))
         .await

@@ -5,16 +5,20 @@
 //! that does not run: see [`restore`].
 
 pub mod backup;
+pub mod carry;
 pub mod control;
 pub mod health;
 pub mod restore;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
 use vatra_domain::{
     audit::Problem,
-    flows::leave::leave_all,
+    flows::{self, leave::leave_all},
+    followers::media_shown,
+    media::{Carried, Gone},
     users::{NewAccount, Requester, moderation::Measure},
 };
 
@@ -73,6 +77,18 @@ pub enum Command {
         /// To whom.
         address: String,
     },
+    /// Takes away media that is too old, or too much, as the settings say.
+    PurgeMedia {
+        /// Only says what would go.
+        dry_run: bool,
+    },
+    /// Carries all media to the other place.
+    MoveMedia {
+        /// Where to.
+        to: carry::Place,
+        /// What is there already is read and hashed too.
+        again: bool,
+    },
     /// Reads everything and says what does not agree.
     Check {
         /// Writes derived rows anew.
@@ -80,12 +96,27 @@ pub enum Command {
     },
 }
 
+/// How often it is told how far a command is.
+const EACH: Duration = Duration::from_millis(200);
+
 /// Runs a command: by the server on this `data_dir` if there is one, else here. Gives the lines to print.
 ///
 /// # Errors
 /// A message for people.
 pub async fn run(config: Config, command: Command) -> Result<Vec<String>, String> {
-    if let Some(answer) = control::ask(&config.data_dir, &command).await? {
+    run_telling(config, command, |_| {}).await
+}
+
+/// The same; `each` hears how far it is.
+///
+/// # Errors
+/// A message for people.
+pub async fn run_telling(
+    config: Config,
+    command: Command,
+    mut each: impl FnMut(Carried),
+) -> Result<Vec<String>, String> {
+    if let Some(answer) = control::ask(&config.data_dir, &command, &mut each).await? {
         return answer;
     }
     let engine = server::open_engine(&config)
@@ -94,13 +125,45 @@ pub async fn run(config: Config, command: Command) -> Result<Vec<String>, String
     let app = App::build(config, engine)
         .await
         .map_err(|error| error.to_string())?;
-    let result = execute(&app, command).await;
+    let progress = watch::Sender::default();
+    let mut heard = progress.subscribe();
+    let mut work = Box::pin(execute(&app, command, &progress));
+    let result = loop {
+        tokio::select! {
+            done = &mut work => break done,
+            carried = next(&mut heard) => each(carried),
+        }
+    };
+    drop(work);
+    if let Some(carried) = last(&mut heard) {
+        each(carried);
+    }
     app.close().await;
     result
 }
 
-/// Does it.
-pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, String> {
+/// How far it is at the end, if that was not told.
+fn last(heard: &mut watch::Receiver<Carried>) -> Option<Carried> {
+    let changed = heard.has_changed().unwrap_or(false);
+    changed.then(|| *heard.borrow_and_update())
+}
+
+/// How far it is, when that has changed.
+async fn next(heard: &mut watch::Receiver<Carried>) -> Carried {
+    loop {
+        tokio::time::sleep(EACH).await;
+        if let Some(carried) = last(heard) {
+            return carried;
+        }
+    }
+}
+
+/// Does it; `progress` is told how far it is.
+pub(crate) async fn execute(
+    app: &App,
+    command: Command,
+    progress: &watch::Sender<Carried>,
+) -> Result<Vec<String>, String> {
     let users = &app.users;
     let told = |error: vatra_domain::users::UsersError| error.to_string();
     match command {
@@ -161,6 +224,8 @@ pub(crate) async fn execute(app: &App, command: Command) -> Result<Vec<String>, 
         }
         Command::MailTest { address } => test_mail(app, &address).await,
         Command::Backup { folder } => backup::backup(app, &folder).await,
+        Command::PurgeMedia { dry_run } => purge_media(app, dry_run).await,
+        Command::MoveMedia { to, again } => carry::carry(app, to, again, progress).await,
         Command::Check { repair } => check(app, repair).await,
     }
 }
@@ -208,7 +273,34 @@ async fn find(app: &App, name: &str) -> Result<Requester, String> {
     })
 }
 
-/// How many problems `vatra check` prints.
+async fn purge_media(app: &App, dry_run: bool) -> Result<Vec<String>, String> {
+    if !app.media.purges() {
+        return Err(
+            "nothing is ever purged: set media.remote_max_age_s, media.remote_max_bytes, media.local_max_age_s or media.redacted_max_age_s"
+                .to_owned(),
+        );
+    }
+    let mut lines = Vec::new();
+    let each = |gone: &Gone| {
+        if lines.len() < LINES {
+            let (server, id, size) = (&gone.server, &gone.id, gone.size);
+            lines.push(format!("mxc://{server}/{id}: {size} bytes"));
+        }
+    };
+    let purged = flows::purge_media::purge_media(&app.media, &app.rooms, dry_run, each).await;
+    let purged = purged.map_err(|error| error.to_string())?;
+    if purged.media > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
+        lines.push(format!("only the first {LINES} are shown"));
+    }
+    let done = if dry_run { "would go" } else { "are gone" };
+    lines.push(format!(
+        "{} media, {} files with {} bytes {done}",
+        purged.media, purged.files, purged.bytes
+    ));
+    Ok(lines)
+}
+
+/// How many problems `vatra check` prints, and media `vatra media purge`.
 const LINES: usize = 10_000;
 
 async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
@@ -226,6 +318,8 @@ async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
     let users = users.map_err(|error| error.to_string())?;
     let keys = app.e2ee.check(repair, &mut row).await;
     let keys = keys.map_err(|error| error.to_string())?;
+    let shown = media_shown::check(&app.rooms, repair, &mut row).await;
+    let shown = shown.map_err(|error| error.to_string())?;
     let media = app
         .media
         .check(repair, |problem| tell(&problem, problem.is_derived()));
@@ -235,7 +329,7 @@ async fn check(app: &App, repair: bool) -> Result<Vec<String>, String> {
         app.rooms.forget().await;
         app.syncs.forget().await;
     }
-    let problems = rooms.problems + users + keys + media.problems;
+    let problems = rooms.problems + users + keys + media.problems + shown;
     if problems > u64::try_from(lines.len()).unwrap_or(u64::MAX) {
         lines.push(format!("only the first {LINES} are shown"));
     }

@@ -7,14 +7,28 @@
 //! Restoring gives the store a new epoch: tokens from after the backup then mean a fresh sync; and no one-time key of the
 //! backup is handed out again, since it may have been before.
 
-use std::{fs, io, path::Path, sync::Arc};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use vatra_domain::{e2ee, schema};
+use tokio::io::AsyncReadExt;
+use vatra_domain::{
+    e2ee,
+    media::{BlobBackend, BlobError, LocalBlobs},
+    schema::{self, BlobId},
+};
 use vatra_store::{Options, Store};
 
 use super::backup::{KEY, blocking, verified};
-use crate::{config::Config, folders, server};
+use crate::{
+    config::{Config, MediaBackend},
+    folders, server, wiring,
+};
 
+/// How much of a file is read at once.
+const PIECE: usize = 256 << 10;
 /// What is not restored in full.
 const RESTORING: &str = "restoring";
 const STORE: &str = "store";
@@ -52,25 +66,68 @@ pub async fn restore(config: &Config, folder: &Path) -> Result<Vec<String>, Stri
         }
     }
     let (media, from) = (config.media_dir.clone(), folder.to_owned());
+    let to_disk = config.media.backend == MediaBackend::Disk;
     let files = blocking(move || {
         let files = verified(&from)?;
         begin(&data)?;
         for file in &files {
             let source = from.join(file);
             match file.strip_prefix("media") {
-                Ok(rest) => copy_media(&source, &media, rest)?,
+                Ok(rest) if to_disk => copy_media(&source, &media, rest)?,
+                Ok(_) => {}
                 Err(_) => copy_durably(&source, &data.join(RESTORING).join(file))?,
             }
         }
-        Ok(files.len())
+        Ok(files)
     });
     let files = files.await.map_err(|error| at(&error))?;
+    if !to_disk {
+        fill_bucket(config, folder, &files).await?;
+    }
     renew(config).await?;
     let data = config.data_dir.clone();
     blocking(move || appear(&data))
         .await
         .map_err(|error| error.to_string())?;
+    let files = files.len();
     Ok(vec![format!("{files} files restored; clients sync anew")])
+}
+
+/// The files of media go where the settings have them.
+async fn fill_bucket(config: &Config, folder: &Path, files: &[PathBuf]) -> Result<(), String> {
+    let bucket = wiring::bucket(config).map_err(|error| error.to_string())?;
+    let media = files.iter().filter_map(|file| {
+        let rest = file.strip_prefix("media").ok()?;
+        Some((folder.join(file), rest))
+    });
+    for (source, name) in media {
+        // A backup has nothing else there; what an operator has put there stays in the backup.
+        let hex: String = name
+            .iter()
+            .skip(1)
+            .filter_map(|part| part.to_str())
+            .collect();
+        let id = BlobId::from_hex(&hex).filter(|id| LocalBlobs::relative_path(*id) == name);
+        if let Some(id) = id {
+            put(&bucket, &source, id)
+                .await
+                .map_err(|error| format!("{}: {error}", source.display()))?;
+        }
+    }
+    Ok(())
+}
+
+async fn put(bucket: &dyn BlobBackend, source: &Path, id: BlobId) -> Result<(), BlobError> {
+    let mut file = tokio::fs::File::open(source).await?;
+    let mut writer = bucket.create().await?;
+    loop {
+        let mut piece = Vec::with_capacity(PIECE);
+        let limit = u64::try_from(PIECE).unwrap_or(u64::MAX);
+        if (&mut file).take(limit).read_to_end(&mut piece).await? == 0 {
+            return writer.finish(id).await;
+        }
+        writer.write(piece.into()).await?;
+    }
 }
 
 /// The store gets its name when all else is done, so then only names are left to give.

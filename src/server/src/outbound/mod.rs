@@ -8,6 +8,7 @@
 //! - [`once`]: one GET over one connection
 //! - [`gateway`]: push gateways
 //! - [`pages`]: pages that people speak of
+//! - [`s3`]: a service that keeps pictures and files
 //! - [`mail`]: letters handed to the operator's mail server
 //!
 //! Connections are kept and used again, by place: who shares a place shares connections, and a server that moves gets new
@@ -21,6 +22,7 @@ mod once;
 pub(crate) mod pages;
 pub(crate) mod policy;
 mod resolve;
+pub(crate) mod s3;
 pub(crate) mod services;
 mod stream;
 pub(crate) mod web;

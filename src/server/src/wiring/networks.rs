@@ -1,6 +1,6 @@
 //! The ways out of this server, as the settings say: to other servers, to push gateways, to application services.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use vatra_domain::{clock::SharedClock, random::SharedRandom, remote::Transport};
 
@@ -73,10 +73,14 @@ pub(super) fn sso_web(config: &Config) -> Result<Web, BuildError> {
 
 /// The way to a service whose URL is the operator's own word, and whose answers lead nowhere: to every address.
 pub(super) fn own_web() -> Result<Web, BuildError> {
+    Ok(Web::new(own_dialer(None).map_err(BuildError::Network)?))
+}
+
+/// Connections to every address.
+pub(super) fn own_dialer(trusted_ca: Option<&Path>) -> Result<Dialer, String> {
     let everywhere = ["0.0.0.0/0".to_owned(), "::/0".to_owned()];
     let dns = Arc::new(SystemDns::new());
-    let dialer = Dialer::new(dns, policy(true, &everywhere), None).map_err(BuildError::Network)?;
-    Ok(Web::new(dialer))
+    Dialer::new(dns, policy(true, &everywhere), trusted_ca)
 }
 
 /// Which addresses are connected to. What is no network was refused when the settings were read.

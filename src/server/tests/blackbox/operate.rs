@@ -3,6 +3,7 @@
 use std::{
     io::Write,
     process::{Command, Stdio},
+    time::Duration,
 };
 
 use reqwest::Method;
@@ -83,6 +84,99 @@ async fn accounts_are_managed_while_the_server_runs_and_while_it_does_not() {
         let (success, printed) = vatra(&config, &["user", command, "anna"], line).await;
         assert!(!success && printed.contains("is deactivated"), "{printed}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn media_that_is_too_old_is_purged_but_not_what_stands_for_people_and_rooms() {
+    let mut server = Server::start(Engine::RocksDb).await;
+    let config = server.config().clone();
+    server
+        .replace(|config| config.media.redacted_max_age_s = 0)
+        .await;
+    let (success, printed) = vatra(&config, &["media", "purge"], "").await;
+    assert!(
+        !success && printed.contains("media.remote_max_age_s"),
+        "{printed}"
+    );
+    server
+        .replace(|config| config.media.local_max_age_s = 1)
+        .await;
+    let alice = server.register("alice").await;
+    let mut uris = Vec::new();
+    for bytes in ["a face", "a house", "a letter"] {
+        let upload = alice.request(Method::POST, "/_matrix/media/v3/upload");
+        let uri = &succeeds(upload.body(bytes)).await["content_uri"];
+        uris.push(uri.as_str().unwrap().to_owned());
+    }
+    let path = format!("/profile/{}/avatar_url", encoded(&alice.id));
+    alice.put(&path, json!({ "avatar_url": uris[0] })).await;
+    let room = alice.create_room(json!({})).await;
+    let path = format!("/rooms/{}/state/m.room.avatar", encoded(&room));
+    alice.put(&path, json!({ "url": uris[1] })).await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+
+    let says = format!("{}: 8 bytes\n1 media, 1 files with 8 bytes", uris[2]);
+    let foreseen = does(&config, &["media", "purge", "--dry-run"], "").await;
+    assert_eq!(foreseen, format!("{says} would go\n"));
+    let done = does(&config, &["media", "purge"], "").await;
+    assert_eq!(done, format!("{says} are gone\n"));
+    let again = does(&config, &["media", "purge"], "").await;
+    assert_eq!(again, "0 media, 0 files with 0 bytes are gone\n");
+    for (uri, status) in uris.iter().zip([200, 200, 404]) {
+        let id = uri.strip_prefix("mxc://").unwrap();
+        let path = format!("/_matrix/client/v1/media/download/{id}");
+        let answer = alice.request(Method::GET, &path).send().await.unwrap();
+        assert_eq!(answer.status(), status, "{uri}");
+    }
+    assert!(does(&config, &["check"], "").await.contains(" 0 problems"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn media_of_redacted_messages_is_purged_and_what_no_message_has_shown_is_not() {
+    let change = |config: &mut Config| config.media.redacted_max_age_s = 1;
+    let server = Server::start_with(Engine::RocksDb, change).await;
+    let config = server.config().clone();
+    let followed = || async {
+        let app = &server.running().app;
+        let mark = app.store.watermark();
+        let status = app.followers.iter().find(|it| it.name == "media_shown");
+        while status.unwrap().lag(mark) > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let alice = server.register("alice").await;
+    let room = alice.create_room(json!({})).await;
+    let mut uris = Vec::new();
+    for bytes in ["shown and taken back", "shown", "never shown"] {
+        let upload = alice.request(Method::POST, "/_matrix/media/v3/upload");
+        let uri = &succeeds(upload.body(bytes)).await["content_uri"];
+        uris.push(uri.as_str().unwrap().to_owned());
+    }
+    let mut events = Vec::new();
+    for uri in &uris[..2] {
+        let content = json!({ "msgtype": "m.file", "body": "a file", "url": uri });
+        events.push(
+            alice
+                .send_event(&room, "m.room.message", uri, content)
+                .await,
+        );
+    }
+    followed().await;
+    let path = format!("/rooms/{}/redact/{}/t", encoded(&room), encoded(&events[0]));
+    alice.put(&path, json!({})).await;
+    followed().await;
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let says = format!("{}: 20 bytes\n1 media, 1 files with 20 bytes", uris[0]);
+    for (arguments, end) in [
+        (&["media", "purge", "--dry-run"][..], "would go"),
+        (&["media", "purge"], "are gone"),
+    ] {
+        assert_eq!(
+            does(&config, arguments, "").await,
+            format!("{says} {end}\n")
+        );
+    }
+    assert!(does(&config, &["check"], "").await.contains(" 0 problems"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -348,10 +442,10 @@ async fn what_was_repaired_beside_a_running_server_is_what_it_answers_from() {
         let bob = bob.clone();
         async move { bob.get(&path).await }
     });
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let begin = std::time::Instant::now();
     alice.send(&room, "are you there?").await;
     let sync = poll.await.unwrap();
     assert!(sync["rooms"]["join"][&room].is_object(), "{sync}");
-    assert!(begin.elapsed() < std::time::Duration::from_secs(10));
+    assert!(begin.elapsed() < Duration::from_secs(10));
 }

@@ -243,8 +243,10 @@ async fn lost(place: &Path, acks: &[(String, String)]) -> Vec<String> {
             .media
             .open(&server, media, std::time::Duration::ZERO, true);
         let mut bytes = Vec::new();
-        if let Ok(mut found) = found.await {
-            while let Some(Ok(piece)) = found.body.stream.next().await {
+        if let Ok(found) = found.await
+            && let Ok(mut file) = found.file.whole().await
+        {
+            while let Some(Ok(piece)) = file.stream.next().await {
                 bytes.extend(piece);
             }
         } else {

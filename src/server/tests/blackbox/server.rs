@@ -346,7 +346,10 @@ async fn while_no_file_can_be_stored_uploads_are_refused_and_health_is_red_until
         refused(upload(), 503, "M_UNKNOWN").await;
         let (status, health) = answer(server.request(Method::GET, "/health/ready")).await;
         let reason = health["media"].as_str().unwrap_or_default();
-        assert!(status == 503 && reason.contains("media folder"), "{health}");
+        assert!(
+            status == 503 && reason.contains("media storage"),
+            "{health}"
+        );
         tokio::time::sleep(Duration::from_millis(1_100)).await;
     }
     let (status, health) = answer(server.request(Method::GET, "/health/ready")).await;

@@ -16,8 +16,8 @@ use crate::remote::{ByteStream, TransportError, transport::ready};
 
 /// Answers by path: status, content type, body. Files on the web by URL.
 #[derive(Default)]
-struct Others {
-    paths: HashMap<&'static str, (u16, &'static str, Vec<u8>)>,
+pub(super) struct Others {
+    paths: HashMap<String, (u16, &'static str, Vec<u8>)>,
     web: HashMap<&'static str, Vec<u8>>,
     asked: AtomicUsize,
     fetched: Mutex<Vec<String>>,
@@ -62,6 +62,25 @@ fn parts(headers: &str, file: &str) -> Vec<u8> {
     format!("{head}{headers}\r\n{file}\r\n--b--").into_bytes()
 }
 
+/// A server that has these files: by id, their content.
+pub(super) fn serving_many(files: &[(&str, &str)]) -> Others {
+    let path = |id| format!("/_matrix/federation/v1/media/download/{id}");
+    let paths = files
+        .iter()
+        .map(|(id, file)| (path(id), (200, MIXED, parts("", file))));
+    Others {
+        paths: paths.collect(),
+        ..Others::default()
+    }
+}
+
+impl Others {
+    /// How often it was asked.
+    pub(super) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
 async fn with(others: Others) -> (Fixture, Arc<Others>) {
     let others = Arc::new(others);
     let small = |settings: &mut Settings| settings.max_upload_bytes = 1000;
@@ -69,7 +88,7 @@ async fn with(others: Others) -> (Fixture, Arc<Others>) {
 }
 
 async fn serving(headers: &str, file: &str) -> (Fixture, Arc<Others>) {
-    let paths = HashMap::from([(PATH, (200, MIXED, parts(headers, file)))]);
+    let paths = HashMap::from([(PATH.to_owned(), (200, MIXED, parts(headers, file)))]);
     with(Others {
         paths,
         ..Others::default()
@@ -131,7 +150,7 @@ async fn what_is_too_large_or_broken_is_not_kept() {
         ("text/plain", parts("", "x")),
         (MIXED, b"x".to_vec()),
     ] {
-        let paths = HashMap::from([(PATH, (200, kind, body))]);
+        let paths = HashMap::from([(PATH.to_owned(), (200, kind, body))]);
         let (fixture, _) = with(Others {
             paths,
             ..Others::default()
@@ -156,7 +175,7 @@ async fn names_that_do_not_fit_into_headers_are_left_out() {
 async fn a_file_may_be_on_the_web_but_not_anywhere() {
     let located = |url: &str| {
         HashMap::from([(
-            PATH,
+            PATH.to_owned(),
             (200, MIXED, parts(&format!("Location: {url}\r\n"), "")),
         )])
     };
@@ -188,7 +207,7 @@ async fn a_file_may_be_on_the_web_but_not_anywhere() {
 
 #[tokio::test]
 async fn a_server_that_has_only_the_old_path_is_asked_there() {
-    let paths = HashMap::from([(OLD_PATH, (200, "text/plain", b"old".to_vec()))]);
+    let paths = HashMap::from([(OLD_PATH.to_owned(), (200, "text/plain", b"old".to_vec()))]);
     let (fixture, others) = with(Others {
         paths,
         ..Others::default()
@@ -198,7 +217,7 @@ async fn a_server_that_has_only_the_old_path_is_asked_there() {
     assert_eq!(others.asked.load(Ordering::SeqCst), 2);
     // Who says that there is no such file is believed.
     let none = br#"{"errcode":"M_NOT_FOUND","error":"x"}"#.to_vec();
-    let paths = HashMap::from([(PATH, (404, "application/json", none))]);
+    let paths = HashMap::from([(PATH.to_owned(), (404, "application/json", none))]);
     let (fixture, others) = with(Others {
         paths,
         ..Others::default()

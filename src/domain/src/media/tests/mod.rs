@@ -25,8 +25,12 @@ use crate::{
     schema::{BLOB_USES, BlobId, MEDIA, THUMBNAILS, migrations},
 };
 
+mod carry;
 mod checks;
 mod elsewhere;
+mod moving;
+mod purges;
+mod quarantine;
 mod thumbnails;
 mod uploads;
 
@@ -118,8 +122,8 @@ impl Fixture {
 
     async fn read(&self, uri: &OwnedMxcUri) -> Result<(Download, Vec<u8>), MediaError> {
         let (server, id) = uri.parts().unwrap();
-        let mut download = self.media.open(server, id, NO_WAIT, true).await?;
-        let bytes = collect(&mut download.body).await;
+        let download = self.media.open(server, id, NO_WAIT, true).await?;
+        let bytes = collect(download.file.whole().await?).await;
         Ok((download, bytes))
     }
 
@@ -130,17 +134,27 @@ impl Fixture {
         height: u32,
         method: Method,
     ) -> Result<(String, Vec<u8>), MediaError> {
-        let (server, id) = uri.parts().unwrap();
         let wanted = Wanted {
             width,
             height,
             method,
+            animated: false,
         };
-        let mut thumbnail = self
+        self.thumbnail_of(uri, wanted).await
+    }
+
+    async fn thumbnail_of(
+        &self,
+        uri: &OwnedMxcUri,
+        wanted: Wanted,
+    ) -> Result<(String, Vec<u8>), MediaError> {
+        let (server, id) = uri.parts().unwrap();
+        let thumbnail = self
             .media
             .thumbnail(server, id, wanted, NO_WAIT, true)
             .await?;
-        Ok((thumbnail.content_type, collect(&mut thumbnail.body).await))
+        let bytes = collect(thumbnail.file.whole().await?).await;
+        Ok((thumbnail.content_type, bytes))
     }
 
     fn files(&self, below: &str) -> Vec<std::path::PathBuf> {
@@ -171,7 +185,7 @@ impl Fixture {
     }
 }
 
-async fn collect(reader: &mut BlobReader) -> Vec<u8> {
+async fn collect(mut reader: BlobReader) -> Vec<u8> {
     let mut bytes = Vec::new();
     while let Some(piece) = reader.stream.next().await {
         bytes.extend_from_slice(&piece.unwrap());

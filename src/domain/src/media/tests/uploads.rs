@@ -31,12 +31,40 @@ async fn what_is_uploaded_comes_back() {
 }
 
 #[tokio::test]
+async fn a_part_of_a_file_is_read_alone() {
+    let fixture = fixture().await;
+    let bytes: Vec<u8> = (0..800_000).map(|index| (index % 251) as u8).collect();
+    let uri = fixture.upload(&bytes).await;
+    let (server, id) = uri.parts().unwrap();
+    let found = fixture.media.open(server, id, NO_WAIT, true).await.unwrap();
+    let (quarter, end) = (256 * 1024, bytes.len());
+    for part in [
+        0..0,
+        0..1,
+        0..quarter,
+        0..quarter + 1,
+        1..quarter + 1,
+        quarter - 1..3 * quarter - 7,
+        end - 1..end,
+        0..end,
+    ] {
+        let place = u64::try_from(part.start).unwrap()..u64::try_from(part.end).unwrap();
+        let mut reader = found.file.part(place).await.unwrap();
+        let mut read = Vec::new();
+        while let Some(piece) = reader.stream.next().await {
+            read.extend_from_slice(&piece.unwrap());
+        }
+        assert!(read == bytes[part.clone()], "{part:?}");
+    }
+}
+
+#[tokio::test]
 async fn equal_files_are_kept_once_and_counted() {
     let fixture = fixture().await;
     let (one, two) = (fixture.upload(b"same").await, fixture.upload(b"same").await);
     assert_ne!(one, two);
     assert_eq!(fixture.files("blobs").len(), 1);
-    let blob = fixture.read(&one).await.unwrap().0.blob;
+    let blob = fixture.read(&one).await.unwrap().0.file.blob;
     assert_eq!(
         fixture.store.view().get(&BLOB_USES, &blob).await.unwrap(),
         Some(2)
@@ -179,14 +207,9 @@ async fn a_reserved_id_is_filled_once_by_its_creator() {
         let (media, uri) = (fixture.media.clone(), reserved.uri.clone());
         async move {
             let (server, id) = uri.parts().unwrap();
-            collect(
-                &mut media
-                    .open(server, id, Duration::from_secs(30), true)
-                    .await
-                    .unwrap()
-                    .body,
-            )
-            .await
+            let wait = Duration::from_secs(30);
+            let found = media.open(server, id, wait, true).await.unwrap();
+            collect(found.file.whole().await.unwrap()).await
         }
     });
     tokio::task::yield_now().await;

@@ -1,10 +1,13 @@
 //! Thumbnails: made when first asked for, kept as blobs with rows.
 //!
 //! However many ask for one thumbnail at once, it is made once; and however many are asked for, only a few pictures are
-//! decoded at a time. The work goes on when the asker goes away, since the next one will want it.
+//! decoded at a time, each within bounds of pixels, memory, pictures and time. The work goes on when the asker goes away, since the next one will want it.
 
+mod moving;
+mod plain;
 mod render;
 mod sizes;
+mod stop;
 
 use std::{
     collections::HashMap,
@@ -20,10 +23,13 @@ use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use vatra_store::Batch;
 
-use self::render::{Bounds, Rendered, render};
 pub use self::sizes::{Method, Wanted};
-use super::{Media, MediaError};
-use crate::schema::{BlobId, THUMBNAILS, ThumbnailKey, ThumbnailRow};
+use self::{
+    render::{Bounds, Rendered, render},
+    stop::{Stop, Stoppable},
+};
+use super::{Media, MediaError, SeekRead};
+use crate::schema::{BLOBS, BlobId, THUMBNAILS, ThumbnailKey, ThumbnailRow};
 
 /// The largest file that is read as a picture: some decoders hold it whole.
 const MAX_SOURCE_BYTES: u64 = 64 * 1024 * 1024;
@@ -108,7 +114,7 @@ impl Media {
             blob,
             wanted.width,
             wanted.height,
-            wanted.method == Method::Crop,
+            u8::from(wanted.method == Method::Crop) + 2 * u8::from(wanted.animated),
         );
         if let Some(row) = self.inner.store.view().get(&THUMBNAILS, &key).await? {
             return Ok(row);
@@ -124,26 +130,49 @@ impl Media {
         size: u64,
         wanted: Wanted,
     ) -> Result<ThumbnailRow, MediaError> {
-        let permit = self.inner.thumbnailer.permits.acquire().await;
+        let permit = self.inner.thumbnailer.permits.clone().acquire_owned().await;
         // Made by the flight before this one, perhaps.
         if let Some(row) = self.inner.store.view().get(&THUMBNAILS, &key).await? {
             return Ok(row);
         }
-        let source = self
-            .inner
-            .blobs
-            .open_seekable(key.0)
-            .await?
-            .ok_or(MediaError::Damaged(key.0))?;
         let settings = &self.inner.settings;
         let bounds = Bounds {
             pixels: settings.max_picture_pixels,
             memory_bytes: settings.max_picture_memory_bytes,
+            frames: settings.max_animation_frames,
+            frames_pixels: settings.max_animation_pixels,
         };
-        let work = tokio::task::spawn_blocking(move || render(source, wanted, bounds));
-        let rendered = work.await.map_err(|_| MediaError::CannotThumbnail)??;
-        drop(permit);
+        let stop = Stop::default();
+        let source = self.source(key.0, &stop).await?;
+        let moving = match wanted.animated {
+            true => Some(self.source(key.0, &stop).await?),
+            false => None,
+        };
+        let work = tokio::task::spawn_blocking(move || {
+            // Given back when the work has ended, which may be after it was given up.
+            let _permit = permit;
+            if let Some(moving) = moving
+                && let Some(rendered) = moving::render(moving, wanted, bounds)?
+            {
+                return Ok(rendered);
+            }
+            render(source, wanted, bounds)
+        });
+        let rendered = match tokio::time::timeout(settings.max_thumbnail_time, work).await {
+            Ok(done) => done.map_err(|_| MediaError::CannotThumbnail)??,
+            Err(_) => {
+                stop.now();
+                return Err(MediaError::PictureTooLarge);
+            }
+        };
         self.keep(key, size, rendered).await
+    }
+
+    /// A blob as a decoder reads it: until the work is stopped.
+    async fn source(&self, blob: BlobId, stop: &Stop) -> Result<Box<dyn SeekRead>, MediaError> {
+        let source = self.inner.blobs.open_seekable(blob).await?;
+        let source = source.ok_or(MediaError::Damaged(blob))?;
+        Ok(Box::new(Stoppable::new(source, stop.clone())))
     }
 
     async fn keep(
@@ -152,6 +181,11 @@ impl Media {
         size: u64,
         rendered: Rendered,
     ) -> Result<ThumbnailRow, MediaError> {
+        let _keeping = self.keeping().await;
+        // It may have been taken away meanwhile, and its thumbnails with it.
+        if !self.inner.store.view().contains(&BLOBS, &key.0).await? {
+            return Err(MediaError::NotFound);
+        }
         let mut batch = Batch::new();
         let (blob, size, content_type) = match rendered {
             // Not counted as a use: a picture does not keep itself alive.

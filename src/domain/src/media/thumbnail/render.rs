@@ -6,9 +6,9 @@
 use std::io::{self, SeekFrom};
 
 use image::{
-    DynamicImage, ImageDecoder, ImageError, ImageFormat, Limits,
+    AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageError, ImageFormat, Limits,
     codecs::{
-        gif::GifDecoder,
+        gif::{GifDecoder, Repeat},
         jpeg::{JpegDecoder, JpegEncoder},
         png::{PngDecoder, PngEncoder},
         webp::WebPDecoder,
@@ -17,7 +17,11 @@ use image::{
     metadata::Orientation,
 };
 
-use super::sizes::{Plan, Wanted};
+use super::{
+    moving::repeat,
+    plain::is_plain,
+    sizes::{Plan, Wanted},
+};
 use crate::media::{MediaError, SeekRead};
 
 const JPEG_QUALITY: u8 = 82;
@@ -27,84 +31,183 @@ const JPEG_QUALITY: u8 = 82;
 pub(super) struct Bounds {
     pub(super) pixels: u64,
     pub(super) memory_bytes: u64,
+    /// How many pictures an animation may have, and how many pixels all together, if its thumbnail is to move.
+    pub(super) frames: usize,
+    pub(super) frames_pixels: u64,
 }
 
 /// A thumbnail.
 pub(super) enum Rendered {
-    /// The picture itself does: it is no larger, does not move and carries no camera data.
+    /// The picture itself does: it is no larger, does not move, and carries nothing but a picture.
     Itself(&'static str),
     /// A new file.
     Made(Vec<u8>, &'static str),
 }
 
-/// Makes a thumbnail. `wanted` is a size from the list.
+/// Makes a thumbnail that stands still. `wanted` is a size from the list.
 pub(super) fn render(
     source: Box<dyn SeekRead>,
     wanted: Wanted,
     bounds: Bounds,
 ) -> Result<Rendered, MediaError> {
-    let mut picture = Picture::open(source, bounds)?;
-    let stored = picture.decoder.dimensions();
-    let turned = matches!(
-        picture.orientation,
-        Orientation::Rotate90
-            | Orientation::Rotate270
-            | Orientation::Rotate90FlipH
-            | Orientation::Rotate270FlipH
-    );
-    let shown = if turned { (stored.1, stored.0) } else { stored };
-    let plan = Plan::new(wanted, shown);
-    if plan.kept == shown && picture.is_plain()? {
+    let picture = Picture::open(source, bounds)?;
+    let plan = picture.plan(wanted);
+    let whole = plan.kept == picture.decoder.get().dimensions();
+    if whole && picture.plain {
         return Ok(Rendered::Itself(picture.format.to_mime_type()));
     }
-    // Shrinking comes before turning: it needs no second copy of the large picture.
-    let plan = if turned { plan.turned() } else { plan };
-    let whole = DynamicImage::from_decoder(picture.decoder).map_err(refused)?;
-    let mut small = crop(shrink(whole, plan.scaled), plan.kept);
-    small.apply_orientation(picture.orientation);
-    let (bytes, content_type) = encode(&small, picture.format).map_err(refused)?;
+    let (format, orientation) = (picture.format, picture.orientation);
+    let decoded = DynamicImage::from_decoder(picture.decoder.still()).map_err(refused)?;
+    let (bytes, content_type) =
+        encode(&small(decoded, plan, orientation), format).map_err(refused)?;
     Ok(Rendered::Made(bytes, content_type))
 }
 
+/// A picture as its thumbnail shows it. Shrinking comes before turning: it needs no second copy of the large picture.
+pub(super) fn small(picture: DynamicImage, plan: Plan, orientation: Orientation) -> DynamicImage {
+    let mut small = crop(shrink(picture, plan.scaled), plan.kept);
+    small.apply_orientation(orientation);
+    small
+}
+
 /// A picture whose header was read.
-struct Picture {
-    decoder: Box<dyn ImageDecoder>,
+pub(super) struct Picture {
+    pub(super) decoder: Decoder,
+    pub(super) orientation: Orientation,
+    pub(super) moves: bool,
     format: ImageFormat,
-    orientation: Orientation,
-    moves: bool,
+    /// The file holds nothing else, and stands still.
+    plain: bool,
 }
 
 impl Picture {
-    fn open(mut source: Box<dyn SeekRead>, bounds: Bounds) -> Result<Self, MediaError> {
-        let format = sniff(&mut source)
-            .map_err(ImageError::IoError)
-            .map_err(refused)?;
+    pub(super) fn open(mut source: Box<dyn SeekRead>, bounds: Bounds) -> Result<Self, MediaError> {
+        let refused_io = |error| refused(ImageError::IoError(error));
+        let format = sniff(&mut source).map_err(refused_io)?;
+        let plain = is_plain(&mut source, format).map_err(refused_io)?;
         let mut limits = Limits::default();
         limits.max_alloc = Some(bounds.memory_bytes);
-        let (mut decoder, moves) = decoder(source, format, &limits).map_err(refused)?;
-        let (width, height) = decoder.dimensions();
-        let pixels = u64::from(width).saturating_mul(u64::from(height));
+        let mut decoder = Decoder::open(source, format, &limits).map_err(refused)?;
+        let moves = decoder.moves().map_err(refused)?;
+        let pixels = pixels(decoder.get());
+        let reading = decoder.get_mut();
         if pixels == 0 {
             return Err(MediaError::CannotThumbnail);
         }
-        if pixels > bounds.pixels || decoder.total_bytes() > bounds.memory_bytes {
+        if pixels > bounds.pixels || reading.total_bytes() > bounds.memory_bytes {
             return Err(MediaError::PictureTooLarge);
         }
-        decoder.set_limits(limits).map_err(refused)?;
+        reading.set_limits(limits).map_err(refused)?;
         // A broken orientation is no reason to show nothing.
-        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let orientation = reading.orientation().unwrap_or(Orientation::NoTransforms);
         Ok(Self {
             decoder,
             format,
             orientation,
+            plain: plain && !moves,
             moves,
         })
     }
 
-    /// True if the file as it is may stand for its thumbnail.
-    fn is_plain(&mut self) -> Result<bool, MediaError> {
-        let exif = self.decoder.exif_metadata().map_err(refused)?;
-        Ok(!self.moves && exif.is_none())
+    /// How many pixels it has.
+    pub(super) fn pixels(&self) -> u64 {
+        pixels(self.decoder.get())
+    }
+
+    /// What to do with the picture as it is stored.
+    pub(super) fn plan(&self, wanted: Wanted) -> Plan {
+        let (width, height) = self.decoder.get().dimensions();
+        let turned = matches!(
+            self.orientation,
+            Orientation::Rotate90
+                | Orientation::Rotate270
+                | Orientation::Rotate90FlipH
+                | Orientation::Rotate270FlipH
+        );
+        match turned {
+            true => Plan::new(wanted, (height, width)).turned(),
+            false => Plan::new(wanted, (width, height)),
+        }
+    }
+}
+
+fn pixels(decoder: &dyn ImageDecoder) -> u64 {
+    let (width, height) = decoder.dimensions();
+    u64::from(width).saturating_mul(u64::from(height))
+}
+
+type Source = Box<dyn SeekRead>;
+
+/// The decoders that there are.
+pub(super) enum Decoder {
+    Png(Box<PngDecoder<Source>>),
+    WebP(Box<WebPDecoder<Source>>),
+    Gif(Box<GifDecoder<Source>>),
+    Jpeg(Box<JpegDecoder<Source>>),
+}
+
+impl Decoder {
+    fn open(source: Source, format: ImageFormat, limits: &Limits) -> Result<Self, ImageError> {
+        Ok(match format {
+            ImageFormat::Png => {
+                let decoder = PngDecoder::with_limits(source, limits.clone())?;
+                Self::Png(Box::new(decoder))
+            }
+            ImageFormat::WebP => Self::WebP(Box::new(WebPDecoder::new(source)?)),
+            ImageFormat::Gif => Self::Gif(Box::new(GifDecoder::new(source)?)),
+            _ => Self::Jpeg(Box::new(JpegDecoder::new(source)?)),
+        })
+    }
+
+    /// Whether the picture moves. A gif counts as moving, since only reading it whole tells.
+    fn moves(&self) -> Result<bool, ImageError> {
+        match self {
+            Self::Png(decoder) => decoder.is_apng(),
+            Self::WebP(decoder) => Ok(decoder.has_animation()),
+            Self::Gif(_) => Ok(true),
+            Self::Jpeg(_) => Ok(false),
+        }
+    }
+
+    fn get(&self) -> &dyn ImageDecoder {
+        match self {
+            Self::Png(decoder) => decoder,
+            Self::WebP(decoder) => decoder,
+            Self::Gif(decoder) => decoder,
+            Self::Jpeg(decoder) => decoder,
+        }
+    }
+
+    fn get_mut(&mut self) -> &mut dyn ImageDecoder {
+        match self {
+            Self::Png(decoder) => decoder,
+            Self::WebP(decoder) => decoder,
+            Self::Gif(decoder) => decoder,
+            Self::Jpeg(decoder) => decoder,
+        }
+    }
+
+    fn still(self) -> Box<dyn ImageDecoder> {
+        match self {
+            Self::Png(decoder) => decoder,
+            Self::WebP(decoder) => decoder,
+            Self::Gif(decoder) => decoder,
+            Self::Jpeg(decoder) => decoder,
+        }
+    }
+
+    /// The pictures of an animation, each whole, and how often all are shown. `None` if the format has none.
+    pub(super) fn frames(self) -> Result<Option<(Frames<'static>, Repeat)>, ImageError> {
+        fn of<'a>(decoder: impl AnimationDecoder<'a>) -> Option<(Frames<'a>, Repeat)> {
+            let repeat = repeat(decoder.loop_count());
+            Some((decoder.into_frames(), repeat))
+        }
+        Ok(match self {
+            Self::Png(decoder) => of(decoder.apng()?),
+            Self::WebP(decoder) => of(*decoder),
+            Self::Gif(decoder) => of(*decoder),
+            Self::Jpeg(_) => None,
+        })
     }
 }
 
@@ -122,28 +225,6 @@ fn sniff(source: &mut Box<dyn SeekRead>) -> io::Result<ImageFormat> {
         .filter(|format| decoded.contains(format));
     source.seek(SeekFrom::Start(0))?;
     format.ok_or_else(|| io::ErrorKind::InvalidData.into())
-}
-
-/// The format's decoder, and whether the picture moves. A gif counts as moving, since only reading it whole tells.
-fn decoder(
-    source: Box<dyn SeekRead>,
-    format: ImageFormat,
-    limits: &Limits,
-) -> Result<(Box<dyn ImageDecoder>, bool), ImageError> {
-    Ok(match format {
-        ImageFormat::Png => {
-            let decoder = PngDecoder::with_limits(source, limits.clone())?;
-            let moves = decoder.is_apng()?;
-            (Box::new(decoder), moves)
-        }
-        ImageFormat::WebP => {
-            let decoder = WebPDecoder::new(source)?;
-            let moves = decoder.has_animation();
-            (Box::new(decoder), moves)
-        }
-        ImageFormat::Gif => (Box::new(GifDecoder::new(source)?), true),
-        _ => (Box::new(JpegDecoder::new(source)?), false),
-    })
 }
 
 /// Shrinks in two steps when much is to go: averaging is fast and good down to twice the size, where a finer filter
@@ -196,7 +277,7 @@ fn encode(
 }
 
 /// Why a decoder gave up. A file that ends too early is a broken picture; a disk that does not read is not.
-fn refused(error: ImageError) -> MediaError {
+pub(super) fn refused(error: ImageError) -> MediaError {
     use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
     match error {
         ImageError::Limits(_) => MediaError::PictureTooLarge,

@@ -1,8 +1,8 @@
 //! Which thumbnails exist. Pure.
 //!
 //! A client asks for any size; a server that made each of them would let one client fill its disk. So a wish is rounded
-//! up to a size on a short list, which has those of the specification, one larger, and the whole picture: at most 4
-//! scaled and 37 cropped thumbnails of a picture.
+//! up to a size on a short list, which has those of the specification, one larger, and the whole picture: at most 5
+//! scaled and 37 cropped thumbnails of a picture, and as many that may move.
 
 /// How a picture is fitted to a size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -22,6 +22,8 @@ pub struct Wanted {
     pub height: u32,
     /// How to fit the picture to them.
     pub method: Method,
+    /// Whether it moves if the picture does.
+    pub animated: bool,
 }
 
 /// The length that stands for "as long as the picture is".
@@ -107,6 +109,7 @@ mod tests {
             width,
             height,
             method,
+            animated: false,
         }
     }
 

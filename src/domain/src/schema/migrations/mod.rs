@@ -1,5 +1,6 @@
 //! The way up from older stores. Each step may be killed at any point and then runs again from its start.
 
+mod media_bytes;
 mod past;
 mod related;
 mod times;
@@ -22,5 +23,10 @@ pub(super) const ALL: &[Migration] = &[
         version: 4,
         name: "list the events that stand in no log",
         run: past::list_past,
+    },
+    Migration {
+        version: 5,
+        name: "count the bytes of each user's media",
+        run: media_bytes::count_bytes,
     },
 ];

@@ -61,7 +61,7 @@ async fn download(
     app: App,
     (): (),
     request: get_content::Request,
-    _: Upload,
+    sent: Upload,
 ) -> Result<Response, Error> {
     let fetch = check(&app, &request.server_name, request.allow_remote)?;
     let found = app
@@ -73,14 +73,14 @@ async fn download(
             fetch,
         )
         .await?;
-    Ok(file(found, None, Cache::Public))
+    file(found, None, Cache::Public, &sent.conditions).await
 }
 
 async fn download_as(
     app: App,
     (): (),
     request: get_content_as_filename::Request,
-    _: Upload,
+    sent: Upload,
 ) -> Result<Response, Error> {
     let fetch = check(&app, &request.server_name, request.allow_remote)?;
     let found = app
@@ -92,17 +92,28 @@ async fn download_as(
             fetch,
         )
         .await?;
-    Ok(file(found, Some(request.filename), Cache::Public))
+    file(
+        found,
+        Some(request.filename),
+        Cache::Public,
+        &sent.conditions,
+    )
+    .await
 }
 
 async fn thumbnail(
     app: App,
     (): (),
     request: get_content_thumbnail::Request,
-    _: Upload,
+    sent: Upload,
 ) -> Result<Response, Error> {
     let fetch = check(&app, &request.server_name, request.allow_remote)?;
-    let wanted = wanted(request.width, request.height, request.method.as_ref())?;
+    let wanted = wanted(
+        request.width,
+        request.height,
+        request.method.as_ref(),
+        request.animated,
+    )?;
     let found = app
         .media
         .thumbnail(
@@ -113,5 +124,5 @@ async fn thumbnail(
             fetch,
         )
         .await?;
-    Ok(picture(found, Cache::Public))
+    picture(found, Cache::Public, &sent.conditions).await
 }

@@ -1,15 +1,12 @@
 //! Uploads, downloads and thumbnails. <https://spec.matrix.org/v1.19/client-server-api/#content-repository>
 //!
-//! Files are streamed both ways. What a client may do with one is said by headers: only types that cannot run scripts
-//! are shown in place, everything else is saved, and nothing is sniffed.
+//! Files are streamed both ways; what stands in the answers' headers is said by [`answer`].
 //!
 //! Media of other servers is fetched from them.
 
-use axum::{
-    body::Body,
-    response::{IntoResponse, Response},
-};
-use http::{HeaderName, HeaderValue, header};
+mod answer;
+
+use axum::response::{IntoResponse, Response};
 use ruma::{
     api::client::{
         authenticated_media::{
@@ -22,19 +19,18 @@ use ruma::{
             create_mxc_uri::v1 as create_mxc_uri,
         },
     },
-    http_headers::{ContentDisposition, ContentDispositionType},
     media::Method as RumaMethod,
 };
 use vatra_domain::{
     clock::to_ruma,
-    media::{BlobReader, Download, Method, Thumbnail, Upload as MediaUpload, Wanted},
+    media::{Method, Upload as MediaUpload, Wanted},
     users::Requester,
 };
 
+pub(super) use self::answer::{Cache, file, picture};
 use super::super::{
     endpoint::{Routes, Upload},
     error::Error,
-    fixed,
 };
 use crate::wiring::App;
 
@@ -116,7 +112,7 @@ async fn download(
     app: App,
     _: Requester,
     request: get_content::Request,
-    _: Upload,
+    sent: Upload,
 ) -> Result<Response, Error> {
     let found = app
         .media
@@ -127,14 +123,14 @@ async fn download(
             true,
         )
         .await?;
-    Ok(file(found, None, Cache::Private))
+    file(found, None, Cache::Private, &sent.conditions).await
 }
 
 async fn download_as(
     app: App,
     _: Requester,
     request: get_content_as_filename::Request,
-    _: Upload,
+    sent: Upload,
 ) -> Result<Response, Error> {
     let found = app
         .media
@@ -145,16 +141,27 @@ async fn download_as(
             true,
         )
         .await?;
-    Ok(file(found, Some(request.filename), Cache::Private))
+    file(
+        found,
+        Some(request.filename),
+        Cache::Private,
+        &sent.conditions,
+    )
+    .await
 }
 
 async fn thumbnail(
     app: App,
     _: Requester,
     request: get_content_thumbnail::Request,
-    _: Upload,
+    sent: Upload,
 ) -> Result<Response, Error> {
-    let wanted = wanted(request.width, request.height, request.method.as_ref())?;
+    let wanted = wanted(
+        request.width,
+        request.height,
+        request.method.as_ref(),
+        request.animated,
+    )?;
     let found = app
         .media
         .thumbnail(
@@ -165,15 +172,15 @@ async fn thumbnail(
             true,
         )
         .await?;
-    Ok(picture(found, Cache::Private))
+    picture(found, Cache::Private, &sent.conditions).await
 }
 
-/// The thumbnail that the parameters ask for. Without a method it is scaled. Animation is a preference that the spec
-/// lets a server not meet: thumbnails here stand still.
+/// The thumbnail that the parameters ask for. Without a method it is scaled; it moves only if that is said.
 pub(crate) fn wanted(
     width: ruma::UInt,
     height: ruma::UInt,
     method: Option<&RumaMethod>,
+    animated: Option<bool>,
 ) -> Result<Wanted, Error> {
     let method = match method {
         None | Some(RumaMethod::Scale) => Method::Scale,
@@ -185,119 +192,6 @@ pub(crate) fn wanted(
         width: length(width),
         height: length(height),
         method,
+        animated: animated.unwrap_or(false),
     })
-}
-
-/// Who may keep a copy. What is behind an id never changes.
-#[derive(Clone, Copy)]
-pub(super) enum Cache {
-    /// The client: it had to show a token.
-    Private,
-    /// Anyone on the way.
-    Public,
-}
-
-/// The answer with a file. `named` is the name that the client gave in the path.
-pub(super) fn file(found: Download, named: Option<String>, cache: Cache) -> Response {
-    let kind = if is_harmless(&found.content_type) {
-        ContentDispositionType::Inline
-    } else {
-        ContentDispositionType::Attachment
-    };
-    let disposition = ContentDisposition::new(kind).with_filename(named.or(found.filename));
-    reply(&found.content_type, &disposition, found.body, cache)
-}
-
-/// The answer with a thumbnail.
-pub(super) fn picture(found: Thumbnail, cache: Cache) -> Response {
-    let extension = found.content_type.strip_prefix("image/").unwrap_or("png");
-    let name = Some(format!("thumbnail.{extension}"));
-    let disposition = ContentDisposition::new(ContentDispositionType::Inline).with_filename(name);
-    reply(&found.content_type, &disposition, found.body, cache)
-}
-
-fn reply(
-    content_type: &str,
-    disposition: &ContentDisposition,
-    body: BlobReader,
-    cache: Cache,
-) -> Response {
-    let cache = match cache {
-        Cache::Private => "private, max-age=31536000, immutable",
-        Cache::Public => "public, max-age=31536000, immutable",
-    };
-    let typed = HeaderValue::from_str(content_type).unwrap_or(fixed("application/octet-stream"));
-    let disposition =
-        HeaderValue::from_str(&disposition.to_string()).unwrap_or(fixed("attachment"));
-    let headers: [(HeaderName, HeaderValue); 7] = [
-        (header::CONTENT_TYPE, typed),
-        (header::CONTENT_LENGTH, HeaderValue::from(body.size)),
-        (header::CONTENT_DISPOSITION, disposition),
-        (header::CONTENT_SECURITY_POLICY, fixed(POLICY)),
-        (
-            HeaderName::from_static("cross-origin-resource-policy"),
-            fixed("cross-origin"),
-        ),
-        (header::X_CONTENT_TYPE_OPTIONS, fixed("nosniff")),
-        (header::CACHE_CONTROL, fixed(cache)),
-    ];
-    (headers, Body::from_stream(body.stream)).into_response()
-}
-
-/// The policy that the spec recommends.
-const POLICY: &str = "sandbox; default-src 'none'; script-src 'none'; plugin-types application/pdf; \
-                      style-src 'unsafe-inline'; object-src 'self';";
-
-/// Whether a browser may show a file of this type in place.
-/// <https://spec.matrix.org/v1.19/client-server-api/#serving-inline-content>
-fn is_harmless(content_type: &str) -> bool {
-    let essence = content_type
-        .split(';')
-        .next()
-        .unwrap_or_default()
-        .trim()
-        .to_ascii_lowercase();
-    let Some((kind, subtype)) = essence.split_once('/') else {
-        return false;
-    };
-    let allowed: &[&str] = match kind {
-        "text" => &["css", "plain", "csv"],
-        "application" => &["json", "ld+json"],
-        "image" => &["jpeg", "gif", "png", "apng", "webp", "avif"],
-        "video" => &["mp4", "webm", "ogg", "quicktime"],
-        "audio" => &[
-            "mp4", "webm", "aac", "mpeg", "ogg", "wave", "wav", "x-wav", "x-pn-wav", "flac",
-            "x-flac",
-        ],
-        _ => &[],
-    };
-    allowed.contains(&subtype)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_harmless;
-
-    #[test]
-    fn only_types_that_run_nothing_are_shown_in_place() {
-        for shown in [
-            "image/png",
-            "Text/Plain; charset=utf-8",
-            "audio/x-flac",
-            "application/ld+json",
-        ] {
-            assert!(is_harmless(shown), "{shown}");
-        }
-        for saved in [
-            "text/html",
-            "image/svg+xml",
-            "image/svg",
-            "application/pdf",
-            "application/octet-stream",
-            "",
-            "png",
-        ] {
-            assert!(!is_harmless(saved), "{saved}");
-        }
-    }
 }

@@ -27,6 +27,7 @@ mod people;
 mod profile;
 mod push;
 mod push_rules;
+mod quarantine;
 mod relations;
 mod rooms;
 mod search;
@@ -102,7 +103,8 @@ pub(crate) fn routes() -> Routes {
     let routes = routes
         .add(appservices::ping)
         .add(appservices::set_visibility);
-    let routes = networks::routes(url_preview::routes(media::routes(routes)));
+    let routes = quarantine::routes(media::routes(routes));
+    let routes = networks::routes(url_preview::routes(routes));
     let routes = server_notices::routes(old_sync::routes(admin::routes(routes)));
     let routes = legacy_media::routes(email_page::routes(emails::routes(routes)));
     let routes = account_data::unstable_routes(fallback::routes(sso::routes(routes)));

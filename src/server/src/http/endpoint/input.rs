@@ -4,7 +4,7 @@ use axum::body::Body;
 use ruma::api::error::DeserializationError;
 
 use super::{must_be_good, unreadable};
-use crate::http::{address::Address, error::Error};
+use crate::http::{address::Address, conditions::Conditions, error::Error};
 
 /// A body that was not read.
 pub(crate) struct Upload {
@@ -12,6 +12,8 @@ pub(crate) struct Upload {
     pub(crate) body: Body,
     /// How long the client says that it is.
     pub(crate) announced_bytes: Option<u64>,
+    /// Which part of the answer is wanted, and when.
+    pub(crate) conditions: Conditions,
 }
 
 /// A request as plain parts.

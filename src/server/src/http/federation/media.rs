@@ -41,12 +41,8 @@ async fn download(app: App, _: Origin, request: get_content::Request) -> Result<
         .await?;
     let disposition =
         ContentDisposition::new(ContentDispositionType::Attachment).with_filename(found.filename);
-    Ok(two_parts(
-        &app,
-        &found.content_type,
-        &disposition,
-        found.body,
-    ))
+    let file = found.file.whole().await?;
+    Ok(two_parts(&app, &found.content_type, &disposition, file))
 }
 
 async fn thumbnail(
@@ -54,7 +50,12 @@ async fn thumbnail(
     _: Origin,
     request: get_thumbnail::Request,
 ) -> Result<Response, Error> {
-    let wanted = media_wanted(request.width, request.height, request.method.as_ref())?;
+    let wanted = media_wanted(
+        request.width,
+        request.height,
+        request.method.as_ref(),
+        request.animated,
+    )?;
     let found = app
         .media
         .thumbnail(
@@ -66,12 +67,8 @@ async fn thumbnail(
         )
         .await?;
     let disposition = ContentDisposition::new(ContentDispositionType::Inline);
-    Ok(two_parts(
-        &app,
-        &found.content_type,
-        &disposition,
-        found.body,
-    ))
+    let file = found.file.whole().await?;
+    Ok(two_parts(&app, &found.content_type, &disposition, file))
 }
 
 /// An empty JSON object, then the file.
