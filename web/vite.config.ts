@@ -16,5 +16,6 @@ export default defineConfig({
         chunkSizeWarningLimit: 2000,
         license: { fileName: "licenses.md" },
     },
+    // For working on the client: `npm run dev` beside a server.
     server: { proxy: { "/_matrix": process.env.VATRA_URL ?? "http://127.0.0.1:8008" } },
 });

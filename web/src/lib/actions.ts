@@ -75,4 +75,8 @@ export function userId(typed: string): string {
     return `@${name.replace(/^@/, "")}:${client.getDomain()}`;
 }
 
-export const copy = (text: string) => navigator.clipboard.writeText(text).then(() => dialogs.note(t("copied")), () => {});
+export const copy = (text: string) =>
+    dialogs.attempt(async () => {
+        await navigator.clipboard.writeText(text);
+        dialogs.note(t("copied"));
+    });

@@ -1,4 +1,5 @@
 // The few endpoints that one needs without an account, and what their errors mean. Everything else is the SDK's, which is loaded after signing in.
+import { unique } from "./local";
 import type { Session } from "./session.svelte";
 import { t } from "./i18n.svelte";
 
@@ -119,7 +120,7 @@ let attempt = 0;
 
 /** Asks the server to send a letter with a link: to register, or to set a new password. */
 export async function askForLetter(what: "register" | "account/password", email: string): Promise<Letter> {
-    const client_secret = crypto.randomUUID();
+    const client_secret = unique();
     const body = { client_secret, email, send_attempt: ++attempt };
     const { sid } = await api<{ sid: string }>("POST", `/${what}/email/requestToken`, body);
     return { sid, client_secret };

@@ -80,7 +80,7 @@ export async function confirmed<T>(request: (auth: Record<string, unknown> | nul
             const { session: stage, flows } = error.data as { session?: string; flows: { stages: string[] }[] };
             if (!flows.some(({ stages }) => stages.length === 1 && stages[0] === "m.login.password")) throw new Error(t("confirmElsewhere"));
             wrong = auth !== null;
-            const text = wrong ? t("passwordWrong") : t("confirmText");
+            const text: string = wrong ? t("passwordWrong") : t("confirmText");
             const typed: string | undefined = !wrong && known ? known : await dialogs.ask({ title: t("confirmTitle"), text, input: { label: t("password"), type: "password" }, yes: t("confirm") });
             known = undefined;
             if (typed === undefined) throw new Cancelled();

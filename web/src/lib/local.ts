@@ -17,3 +17,8 @@ export function write(key: string, value: unknown) {
         console.warn("not kept:", key, error);
     }
 }
+
+/** A name that nothing else has. `crypto.randomUUID` is missing where the page came without TLS. */
+export function unique(): string {
+    return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+}

@@ -2,7 +2,7 @@
 // their transaction ids stay the same, so that nothing is said twice.
 import { ClientEvent, ConnectionError, EventStatus, type MatrixError, SyncState } from "matrix-js-sdk";
 import { client } from "./account.svelte";
-import { read, write } from "./local";
+import { read, unique, write } from "./local";
 import { session } from "./session.svelte";
 
 export interface Outgoing {
@@ -35,7 +35,7 @@ class Outbox {
     }
 
     add(room: string, type: string, content: Record<string, unknown>) {
-        const item = { txn: `v${Date.now()}.${crypto.randomUUID().slice(0, 8)}`, room, type, content, at: Date.now() };
+        const item = { txn: `v${unique()}`, room, type, content, at: Date.now() };
         this.change([...this.items, item]);
         this.pump();
     }
