@@ -1,19 +1,27 @@
 // The web client in a real browser against the real server: node run.mjs PATH_OF_VATRA. Prints 'N passed, N failed'.
 import { rmSync } from "node:fs";
-import { Person, Server, browser, summary, watch } from "./harness.mjs";
+import { Person, Server, browser, check, summary, watch } from "./harness.mjs";
+import { hostile } from "./hostile.mjs";
+import { long } from "./long.mjs";
+import { secret } from "./secret.mjs";
 import { restart, together } from "./together.mjs";
 
 const server = new Server(process.argv[2]);
-if (process.env.VATRA_URL) Object.assign(server, { url: process.env.VATRA_URL, port: new URL(process.env.VATRA_URL).port });
-else await server.start();
-const name = (base) => (process.env.VATRA_URL ? `${base}${Date.now() % 100000}` : base);
-const ana = new Person(server, name("ana"));
-const bogdan = new Person(server, name("bogdan"));
+await server.start();
+const ana = new Person(server, "ana");
+const bogdan = new Person(server, "bogdan");
 watch(ana, bogdan);
 let code = 1;
 try {
     const room = await together(server, ana, bogdan);
+    await secret(server, ana, bogdan);
     await restart(server, ana, bogdan, room);
+    await hostile(server, ana);
+    await long(server, ana, 10_000);
+    await check("nobody's page had an error, or met its policy", async () => {
+        await ana.close();
+        await bogdan.close();
+    });
     code = summary();
 } finally {
     await browser.close();

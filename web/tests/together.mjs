@@ -46,7 +46,7 @@ export async function together(server, ana, bogdan) {
     await check("reply, reaction, edit and removal reach the other", async () => {
         await ana.act("me", "Reply");
         await ana.say("then set the table");
-        await bogdan.message("then set the table").getByRole("button", { name: /ana/ }).waitFor();
+        await bogdan.message("then set the table").getByRole("button", { name: /bogdan me/ }).waitFor();
         await bogdan.act("then set the table", "React");
         await bogdan.button("React with 👍").click();
         await ana.button("👍 by bogdan").waitFor();

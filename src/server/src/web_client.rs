@@ -40,7 +40,11 @@ impl WebClient {
             return None;
         }
         match set(&config.path) {
-            Some(folder) => Some(Self::Folder(ServeDir::new(folder).precompressed_br().precompressed_gzip())),
+            Some(folder) => Some(Self::Folder(
+                ServeDir::new(folder)
+                    .precompressed_br()
+                    .precompressed_gzip(),
+            )),
             None => Built::get("index.html").map(|_| Self::Built),
         }
     }
@@ -107,7 +111,9 @@ fn safe(mut answer: Response) -> Response {
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (header::REFERRER_POLICY, "no-referrer"),
     ] {
-        answer.headers_mut().insert(name, HeaderValue::from_static(value));
+        answer
+            .headers_mut()
+            .insert(name, HeaderValue::from_static(value));
     }
     answer
 }
@@ -115,17 +121,22 @@ fn safe(mut answer: Response) -> Response {
 /// The file as it was compressed when the client was built, in the best way that the browser takes.
 fn compressed(name: &str, asked: &HeaderMap) -> Option<(EmbeddedFile, &'static str)> {
     let taken = asked.get(header::ACCEPT_ENCODING)?.to_str().ok()?;
-    [("br", "br"), ("gzip", "gz")].into_iter().find_map(|(encoding, extension)| {
-        let takes = taken.split(',').any(|one| takes(one, encoding));
-        let file = takes.then(|| Built::get(&format!("{name}.{extension}")))??;
-        Some((file, encoding))
-    })
+    [("br", "br"), ("gzip", "gz")]
+        .into_iter()
+        .find_map(|(encoding, extension)| {
+            let takes = taken.split(',').any(|one| takes(one, encoding));
+            let file = takes.then(|| Built::get(&format!("{name}.{extension}")))??;
+            Some((file, encoding))
+        })
 }
 
 /// Whether one element of `Accept-Encoding` names it, and not only to refuse it.
 fn takes(one: &str, encoding: &str) -> bool {
     let (name, weight) = one.split_once(';').unwrap_or((one, ""));
-    let refused = weight.trim().strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32));
+    let refused = weight
+        .trim()
+        .strip_prefix("q=")
+        .is_some_and(|q| q.parse() == Ok(0.0_f32));
     name.trim() == encoding && !refused
 }
 

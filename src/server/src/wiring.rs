@@ -413,7 +413,9 @@ impl App {
         tasks.spawn(notices.clone().run(soft_stop.clone()));
         let web_client = WebClient::build(&config.web_client);
         if web_client.is_none() && config.web_client.enabled {
-            tracing::info!("this program was built without the web client: `make web` builds it, and needs Node.js 20");
+            tracing::info!(
+                "this program was built without the web client: `make web` builds it, and needs Node.js 20"
+            );
         }
         let search = config.search.enabled.then(|| {
             let search = Search::new(rooms.clone());

@@ -160,12 +160,15 @@ const KNOWN = ["m.login.dummy", "m.login.registration_token", "m.login.terms", "
  * `begun`, which keeps what was reached.
  */
 export async function register(user: string, password: string, answers: Answers, begun: { session?: string }): Promise<Session> {
-    const body = { username: user, password, initial_device_display_name: deviceName() };
+    const body = { username: user.toLowerCase(), password, initial_device_display_name: deviceName() };
     let auth: Record<string, unknown> | undefined = begun.session ? { session: begun.session } : undefined;
     let tried = "";
     for (;;) {
         try {
             const answer = await api<SignedIn>("POST", "/register", auth ? { ...body, auth } : body);
+            // Others see a name rather than an address; it can be changed later.
+            const profile = `/profile/${encodeURIComponent(answer.user_id)}/displayname`;
+            await api("PUT", profile, { displayname: user }, answer.access_token).catch(() => {});
             return session(answer);
         } catch (error) {
             if (!(error instanceof ApiError) || error.status !== 401 || !error.body.flows) throw error;

@@ -23,12 +23,17 @@ export function t(key: Key, values: Record<string, string | number> = {}): strin
     return text.replace(/\{(\w+)\}/g, (_, name: string) => String(values[name] ?? ""));
 }
 
+/** The language as it is written where the person lives: of it follow the forms of times and days. */
+function locale(): string {
+    return navigator.languages.find((tag) => tag.startsWith(settings.language)) ?? settings.language;
+}
+
 export function timeOf(at: number): string {
-    return new Intl.DateTimeFormat(settings.language, { hour: "2-digit", minute: "2-digit" }).format(at);
+    return new Intl.DateTimeFormat(locale(), { hour: "2-digit", minute: "2-digit" }).format(at);
 }
 
 export function fullTime(at: number): string {
-    return new Intl.DateTimeFormat(settings.language, { dateStyle: "full", timeStyle: "short" }).format(at);
+    return new Intl.DateTimeFormat(locale(), { dateStyle: "full", timeStyle: "short" }).format(at);
 }
 
 export function dayOf(at: number): string {
@@ -38,14 +43,14 @@ export function dayOf(at: number): string {
     if (day === today.toDateString()) return t("today");
     if (day === yesterday.toDateString()) return t("yesterday");
     const year = new Date(at).getFullYear() === today.getFullYear() ? undefined : "numeric";
-    return new Intl.DateTimeFormat(settings.language, { weekday: "long", day: "numeric", month: "long", year }).format(at);
+    return new Intl.DateTimeFormat(locale(), { weekday: "long", day: "numeric", month: "long", year }).format(at);
 }
 
 /** For lists: the time of today's, the day of others. */
 export function shortTime(at: number): string {
     if (!at) return "";
     if (new Date(at).toDateString() === new Date().toDateString()) return timeOf(at);
-    return new Intl.DateTimeFormat(settings.language, { day: "numeric", month: "short" }).format(at);
+    return new Intl.DateTimeFormat(locale(), { day: "numeric", month: "short" }).format(at);
 }
 
 export function listOf(names: string[]): string {

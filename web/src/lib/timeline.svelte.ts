@@ -16,7 +16,7 @@ import { messageLine, nameIn, stateLine } from "./describe";
 import { dayOf } from "./i18n.svelte";
 import { type Outgoing, outbox } from "./outbox.svelte";
 
-const PAGE = 50;
+const PAGE = 80;
 const MOST = 500;
 
 export interface Reaction {
@@ -99,6 +99,8 @@ export class Timeline {
         }
         this.loading = false;
         this.rebuild();
+        // What comes while one looks is no news of before.
+        if (!this.rows.some((row) => row.kind === "unread")) this.unreadAfter = undefined;
     }
 
     /** A screen full of rows at least. */
@@ -161,15 +163,13 @@ export class Timeline {
         this.busy = this.loadingOlder = true;
         try {
             await this.window.paginate(Direction.Backward, PAGE);
-            const extra = this.window.getEvents().length - MOST;
-            // Not while messages come in below: the end stays until one has scrolled away from it.
-            if (extra > 0) this.window.unpaginate(extra, false);
         } catch (error) {
             if (account.online) this.error = error;
         } finally {
             this.busy = this.loadingOlder = false;
         }
         this.rebuild(true);
+        this.forget(false);
     }
 
     async newer() {
@@ -183,17 +183,18 @@ export class Timeline {
             this.busy = false;
         }
         this.rebuild();
-        this.forgetOldest();
+        this.forget(true);
     }
 
-    /** In a step of its own, for the list keeps its place from one end only. */
-    forgetOldest() {
-        const extra = this.window.getEvents().length - MOST;
-        if (extra < PAGE) return;
+    /** What is far from where one looks. In a step of its own, for the list keeps its place from one end at a time. */
+    private forget(oldest: boolean) {
         setTimeout(() => {
-            this.window.unpaginate(extra, true);
-            this.rebuild(true);
-        }, 50);
+            const extra = this.window.getEvents().length - MOST;
+            if (this.busy || this.closed || extra < PAGE) return;
+            this.window.unpaginate(extra, oldest);
+            if (!oldest) this.live = false;
+            this.rebuild(oldest);
+        }, 60);
     }
 
     private rebuild(shift = false) {

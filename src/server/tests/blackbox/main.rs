@@ -52,3 +52,4 @@ mod spaces;
 mod sso;
 mod threads;
 mod upgrade;
+mod web_client;
