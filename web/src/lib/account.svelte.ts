@@ -62,24 +62,27 @@ export async function start(of: Session, steal = false): Promise<void> {
             return;
         }
         const names = databases(of);
-        let store: IndexedDBStore | MemoryStore = new IndexedDBStore({ indexedDB, dbName: names.sync, localStorage });
+        // Without the SDK's own queue: the outbox is ours.
+        const make = (store: IndexedDBStore | MemoryStore) => {
+            client = new MatrixClient({
+                baseUrl: homeserver,
+                ...of,
+                store,
+                logger,
+                timelineSupport: true,
+                verificationMethods: ["m.sas.v1"],
+                cryptoCallbacks: { getSecretStorageKey: secretStorageKey, cacheSecretStorageKey },
+            });
+        };
+        const store = new IndexedDBStore({ indexedDB, dbName: names.sync, localStorage });
+        make(store);
         try {
             await store.startup();
         } catch (error) {
             // A private window of some browsers has no database. Then everything is asked anew.
             console.warn("no database:", error);
-            store = new MemoryStore({ localStorage });
+            make(new MemoryStore({ localStorage }));
         }
-        // Without the SDK's own queue: the outbox is ours.
-        client = new MatrixClient({
-            baseUrl: homeserver,
-            ...of,
-            store,
-            logger,
-            timelineSupport: true,
-            verificationMethods: ["m.sas.v1"],
-            cryptoCallbacks: { getSecretStorageKey: secretStorageKey, cacheSecretStorageKey },
-        });
         client.on(HttpApiEvent.SessionLoggedOut, () => void forget(of));
         client.on(ClientEvent.Sync, (state) => {
             account.online = state !== SyncState.Error && state !== SyncState.Reconnecting;
