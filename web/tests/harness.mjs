@@ -1,6 +1,6 @@
 // What the tests stand on: a server of their own, a browser, people with a browser each, and a count at the end.
 import { spawn } from "node:child_process";
-import { accessSync, constants, mkdirSync, mkdtempSync, openSync, writeFileSync } from "node:fs";
+import { accessSync, constants, mkdirSync, mkdtempSync, openSync, rmSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -38,8 +38,11 @@ const freePort = () =>
 
 /** The real binary, with a folder of its own. */
 export class Server {
-    constructor(vatra) {
+    /** `client` and `more` are settings beside the usual: keys of [client], and whole sections. */
+    constructor(vatra, { client = "", more = "[registration]\nopen = true" } = {}) {
         this.vatra = vatra;
+        this.client = client;
+        this.more = more;
         this.folder = mkdtempSync(join(tmpdir(), "vatra-web-"));
     }
 
@@ -50,7 +53,7 @@ export class Server {
         const log = join(this.folder, "log");
         mkdirSync(log, { recursive: true });
         this.config = join(this.folder, "vatra.toml");
-        const text = `server_name = "localhost"\ndata_dir = "${this.folder}/data"\nmedia_dir = "${this.folder}/media"\n[client]\nlisten = "127.0.0.1:${this.port}"\n[registration]\nopen = true\n[rate_limits]\nenabled = false\n`;
+        const text = `server_name = "localhost"\ndata_dir = "${this.folder}/data"\nmedia_dir = "${this.folder}/media"\n[client]\nlisten = "127.0.0.1:${this.port}"\n${this.client.replace("PORT", this.port)}\n[rate_limits]\nenabled = false\n${this.more}\n`;
         writeFileSync(this.config, text);
         this.log = openSync(join(log, "vatra.log"), "a");
     }
@@ -74,6 +77,10 @@ export class Server {
         const timer = setTimeout(() => this.process.kill("SIGKILL"), 20_000);
         await ended;
         clearTimeout(timer);
+    }
+
+    remove() {
+        rmSync(this.folder, { recursive: true, force: true });
     }
 
     /** The API itself, for what only another client would do. */
@@ -116,7 +123,7 @@ export class Person {
     async open(options = {}) {
         this.context = await browser.newContext({ locale: "en-GB", viewport: { width: 1180, height: 760 }, colorScheme: "light", permissions: ["clipboard-read", "clipboard-write"], ...options });
         this.page = await this.context.newPage();
-        this.page.setDefaultTimeout(15_000);
+        this.page.setDefaultTimeout(45_000);
         this.page.on("request", (request) => this.sent.push(`${request.url()} ${request.postDataBuffer()?.toString("latin1") ?? ""}`));
         this.page.on("pageerror", (error) => this.faults.push(String(error)));
         this.page.on("console", (message) => {
@@ -147,7 +154,7 @@ export class Person {
         await this.inside();
     }
 
-    inside = () => this.link(/^Settings of/).waitFor({ timeout: 30_000 });
+    inside = () => this.link(/^Settings of/).waitFor({ timeout: 90_000 });
 
     async enter(room) {
         await this.page.getByRole("navigation", { name: "Rooms" }).getByRole("link", { name: room }).click();
@@ -165,7 +172,7 @@ export class Person {
     message = (text) => this.page.getByRole("article").filter({ hasText: text });
 
     async hears(text, options = {}) {
-        await this.messages().getByText(text, { exact: true }).first().waitFor({ timeout: 20_000, ...options });
+        await this.messages().getByText(text, { exact: true }).first().waitFor(options);
     }
 
     /** What one does with a message, behind its button. */

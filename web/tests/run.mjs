@@ -1,8 +1,9 @@
 // The web client in a real browser against the real server: node run.mjs PATH_OF_VATRA. Prints 'N passed, N failed'.
 import assert from "node:assert/strict";
-import { readFileSync, rmSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { Person, Server, browser, check, summary, watch } from "./harness.mjs";
 import { hostile } from "./hostile.mjs";
+import { byMail } from "./letters.mjs";
 import { long } from "./long.mjs";
 import { looks } from "./looks.mjs";
 import { secret } from "./secret.mjs";
@@ -29,6 +30,7 @@ try {
     await restart(server, ana, bogdan, room);
     await hostile(server, ana);
     await looks(server);
+    await byMail(process.argv[2]);
     await long(server, ana, 10_000);
     await check("nobody's page had an error, or met its policy", async () => {
         await ana.close();
@@ -38,6 +40,6 @@ try {
 } finally {
     await browser.close();
     await server.stop();
-    rmSync(server.folder, { recursive: true, force: true });
+    server.remove();
 }
 process.exit(code);

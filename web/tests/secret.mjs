@@ -64,7 +64,7 @@ export async function secret(server, ana, bogdan) {
         await ana.link(/make a recovery key/).click();
         await ana.button("Make a recovery key").click();
         const shown = ana.page.locator("output");
-        await shown.waitFor({ timeout: 30_000 });
+        await shown.waitFor({ timeout: 90_000 });
         key = (await shown.innerText()).trim();
         assert.match(key, /^(\w{4} ){11}\w{4}$/);
         await ana.button("I have kept it").click();
@@ -92,7 +92,7 @@ export async function secret(server, ana, bogdan) {
         await third.text("This is not the recovery key of your account.").waitFor();
         await third.label("Recovery key").fill(key);
         await third.button("Use the recovery key").click();
-        await third.text("Your messages are safe").waitFor({ timeout: 30_000 });
+        await third.text("Your messages are safe").waitFor({ timeout: 90_000 });
         await third.enter(/Bogdan/);
         for (const text of said) await third.hears(text);
         await third.button("Picture map.png").locator("img").waitFor();
@@ -112,7 +112,7 @@ export async function secret(server, ana, bogdan) {
         await ana.page.getByRole("dialog").getByLabel("Password").fill(password(ana.name));
         await ana.page.getByRole("dialog").getByRole("button", { name: "Confirm" }).click();
         await other.waitFor({ state: "detached" });
-        await third.button("Sign in", { exact: true }).waitFor({ timeout: 30_000 });
+        await third.button("Sign in", { exact: true }).waitFor({ timeout: 90_000 });
     });
 
     await check("no plaintext and no recovery key is in any request of any of them", async () => {

@@ -230,14 +230,14 @@ export async function restart(server, ana, bogdan, room) {
         await bogdan.enter(room);
         await server.stop();
         await ana.say("is anybody there?");
-        await ana.text("Waiting for the connection").first().waitFor({ timeout: 40_000 });
+        await ana.text("Waiting for the connection").first().waitFor({ timeout: 90_000 });
         await ana.say("hello?");
         await server.start();
-        await bogdan.hears("hello?", { timeout: 60_000 });
+        await bogdan.hears("hello?", { timeout: 90_000 });
         await bogdan.hears("is anybody there?");
         assert.equal(await bogdan.messages().getByText("is anybody there?", { exact: true }).count(), 1);
         await ana.text("Waiting for the connection").first().waitFor({ state: "detached" });
         await bogdan.say("I am back");
-        await ana.hears("I am back", { timeout: 60_000 });
+        await ana.hears("I am back", { timeout: 90_000 });
     });
 }

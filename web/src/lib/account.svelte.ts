@@ -25,6 +25,8 @@ class Account {
     error = $state<unknown>();
     /** It has taken so long that one should say so. */
     slow = $state(false);
+    /** One's own name and picture. */
+    profile = $state.raw<{ displayname?: string; avatar_url?: string }>({});
 }
 
 export const account = new Account();
@@ -105,6 +107,10 @@ export async function start(of: Session, steal = false): Promise<void> {
         account.error = error;
         account.phase = "failed";
     }
+}
+
+export async function lookAtProfile(): Promise<void> {
+    account.profile = await client.getProfileInfo(client.getSafeUserId()).catch(() => account.profile);
 }
 
 /** Tries now what the SDK would try in a while. */
