@@ -111,6 +111,9 @@ export class Server {
 
 export const password = (name) => `${name} has a password`;
 
+/** All who are there: when a step fails, VATRA_WEB_PICTURES may name a folder for pictures of what they see. */
+const people = [];
+
 /** Someone in a browser of their own: a fresh profile, every request remembered, every error counted. */
 export class Person {
     constructor(server, name) {
@@ -118,6 +121,7 @@ export class Person {
         this.name = name;
         this.sent = [];
         this.faults = [];
+        people.push(this);
     }
 
     async open(options = {}) {
@@ -192,12 +196,6 @@ export class Person {
 }
 
 const outcomes = [];
-let looking;
-
-/** Whose pages are kept as pictures when a step fails. */
-export function watch(...people) {
-    looking = people;
-}
 
 export async function check(name, work) {
     const begin = Date.now();
@@ -210,8 +208,8 @@ export async function check(name, work) {
         outcomes.push(false);
         console.log(`FAILED ${seconds()} s  ${name}\n${error.stack ?? error}`);
         if (process.env.VATRA_WEB_PICTURES) {
-            for (const person of looking ?? []) {
-                const path = `${process.env.VATRA_WEB_PICTURES}/${outcomes.length}-${person.name}.png`;
+            for (const [number, person] of people.entries()) {
+                const path = `${process.env.VATRA_WEB_PICTURES}/${outcomes.length}-${person.name}${number}.png`;
                 await person.page?.screenshot({ path }).catch(() => {});
             }
         }

@@ -1,7 +1,7 @@
 // The web client in a real browser against the real server: node run.mjs PATH_OF_VATRA. Prints 'N passed, N failed'.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
-import { Person, Server, browser, check, summary, watch } from "./harness.mjs";
+import { Person, Server, browser, check, summary } from "./harness.mjs";
 import { hostile } from "./hostile.mjs";
 import { byMail } from "./letters.mjs";
 import { long } from "./long.mjs";
@@ -13,7 +13,6 @@ const server = new Server(process.argv[2]);
 await server.start();
 const ana = new Person(server, "ana");
 const bogdan = new Person(server, "bogdan");
-watch(ana, bogdan);
 let code = 1;
 try {
     await check("what the client is made of may be shipped, and is named by nothing but its hash", async () => {

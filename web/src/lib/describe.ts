@@ -15,6 +15,8 @@ export function messageLine(event: MatrixEvent): string {
     if (event.getType() === EventType.Sticker) return t("picture");
     if (event.getType() !== EventType.RoomMessage) return "";
     switch (content.msgtype) {
+        case "m.key.verification.request":
+            return "";
         case "m.image":
             return t("picture");
         case "m.video":

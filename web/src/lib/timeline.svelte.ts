@@ -362,5 +362,7 @@ function isPending(event: MatrixEvent): boolean {
 function isMessage(event: MatrixEvent): boolean {
     const type = event.getType();
     if (event.getRelation()?.rel_type === "m.replace") return false;
+    // For programs: it opens a dialog.
+    if (event.getContent().msgtype === "m.key.verification.request") return false;
     return type === EventType.RoomMessage || type === EventType.Sticker || type === EventType.RoomMessageEncrypted;
 }
