@@ -10,8 +10,9 @@ left_out() {
     exit
 }
 
-[ "$(node -p 'process.versions.node.split(".")[0]' 2>/dev/null || echo 0)" -ge 20 ] && command -v npm >/dev/null ||
-    left_out "it needs Node.js 20 or newer, with npm"
+# What Vite runs on.
+good='const [major, minor] = process.versions.node.split(".").map(Number); process.exit(major > 22 || major * 100 + minor >= 2212 || (major == 20 && minor >= 19) ? 0 : 1)'
+node -e "$good" 2>/dev/null && command -v npm >/dev/null || left_out "it needs Node.js 20.19, or 22.12 or newer, with npm"
 
 sum_of() { find "$@" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c1-32; }
 
