@@ -7,6 +7,8 @@ export async function hostile(server, ana) {
     const { room_id: room } = await mallory.api("POST", "/createRoom", { preset: "public_chat", name: "Market" });
     const html = (formatted_body, body = "see") => mallory.send(room, { msgtype: "m.text", format: "org.matrix.custom.html", body, formatted_body });
 
+    await check("until here the policy had nothing to refuse", () => assert.deepEqual(ana.faults, []));
+
     await check("scripts, styles, forms, frames and pictures in HTML are taken out; what is good is kept", async () => {
         await ana.page.evaluate(() => (window.harmed = false));
         const harm = "window.harmed=true;parent.harmed=true";
@@ -128,4 +130,6 @@ export async function hostile(server, ana) {
         await ana.page.getByRole("heading", { name: "<script>harmed=true</script>" }).first().waitFor();
         assert.equal(await ana.page.evaluate(() => window.harmed), false);
     });
+    // The parser that takes scripts and styles out tells the policy of them on the way; above it is seen that none was run.
+    ana.faults = ana.faults.filter((fault) => !/^(Executing|Applying) inline/.test(fault));
 }
