@@ -5,10 +5,18 @@
 #
 # Settings: VATRA__SECTION__KEY, or a file of your own mounted at /etc/vatra.toml (it replaces config/container.toml whole).
 # Accounts: docker exec -i CONTAINER vatra user create NAME
+FROM node:22-bookworm-slim AS web
+WORKDIR /web
+COPY web/package.json web/package-lock.json ./
+RUN npm ci --ignore-scripts
+COPY web .
+RUN npm run build
+
 FROM rust:1.95-bookworm AS build
 RUN apt-get update && apt-get install -y --no-install-recommends libclang-dev && rm -rf /var/lib/apt/lists/*
 WORKDIR /vatra
 COPY . .
+COPY --from=web /web/dist web/dist
 RUN cargo build --release --locked --bin vatra && strip target/release/vatra
 
 FROM debian:bookworm-slim

@@ -5,33 +5,38 @@ VATRA := $(CARGO_TARGET_DIR)/debug/vatra
 # Name and seconds: what takes longer hangs. The first of them compiles RocksDB, which takes two cores a quarter of an hour.
 STAGE := scripts/stage.sh
 NO_SYNAPSE := "Synapse cannot be installed here"
+NO_WEB := "the web client was not built, or chromium cannot be installed here"
 
-.PHONY: run build test check fmt clippy deny unit clients turn interop-held complement-held interop partition fuzz-api bench tools
+.PHONY: run build web test check fmt clippy deny unit clients turn web-held interop-held complement-held interop partition fuzz-api bench tools
 .NOTPARALLEL:
 
 # A server to try out, on this machine only: http://127.0.0.1:8008, data under ./data.
 run: build
 	$(VATRA)
 
-build: tools
+build: tools web
 	cargo build --workspace --bins
 
+# The web client, which becomes part of the binary. Where there is no Node.js 20 the server is built without it.
+web:
+	@scripts/web.sh
+
 # Everything that must be green.
-test: check unit clients turn interop-held complement-held
+test: check unit clients turn web-held interop-held complement-held
 
 check: fmt clippy deny
 
 fmt:
 	@$(STAGE) fmt 120 cargo fmt --all -- --check
 
-clippy: tools
+clippy: tools web
 	@$(STAGE) clippy 3000 cargo clippy --workspace --all-targets -- -D warnings
 
 # Licences, banned crates and sources: deny.toml.
 deny:
 	@$(STAGE) deny 600 scripts/deny.sh
 
-unit: tools
+unit: tools web
 	@$(STAGE) unit 3000 cargo test --workspace
 
 # Stock Matrix clients against the real binary.
@@ -41,6 +46,10 @@ clients: build
 # Credentials for calls with a real TURN server. Left out where coturn cannot be installed.
 turn: build
 	@scripts/optional.sh TURN_REQUIRED "coturn cannot be installed here" turn 180 tests/turn/run.sh $(VATRA)
+
+# The web client in a browser. Left out where it was not built, and where there is no chromium.
+web-held: build
+	@scripts/optional.sh WEB_REQUIRED $(NO_WEB) "web client" 900 web/tests/run.sh $(VATRA)
 
 # Some of what `interop` and `partition` play: random rooms of all versions in vatra and in Synapse, and one network that is cut for each of the
 # newest versions. Left out where Synapse cannot be installed, and the latter without root; docs/conformance.md.

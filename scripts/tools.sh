@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the build and the tests miss, or says what to install: tools.sh [libclang|python|node|iproute]...
+# Installs what the build and the tests miss, or says what to install: tools.sh [libclang|python|node|chromium|iproute]...
 # On Debian, as root, packages are installed; everywhere else one line tells what is missing.
 set -eu
 
@@ -35,6 +35,13 @@ node() {
     fi
 }
 
+# For the tests of the web client. CHROMIUM names one that is elsewhere.
+chromium() {
+    if ! command -v "${CHROMIUM:-chromium}" >/dev/null && ! command -v chromium-browser google-chrome >/dev/null; then
+        install "a browser to test the web client" chromium "chromium (elsewhere)"
+    fi
+}
+
 # For namespaces.
 iproute() {
     command -v ip >/dev/null || install "ip to cut networks" iproute2 "iproute (Fedora)"
@@ -42,7 +49,7 @@ iproute() {
 
 for tool in "${@:-libclang}"; do
     case "$tool" in
-        libclang | python | node | iproute) "$tool" ;;
+        libclang | python | node | chromium | iproute) "$tool" ;;
         *) echo "tools: unknown tool $tool" >&2 && exit 2 ;;
     esac
 done

@@ -12,4 +12,5 @@ pub mod operate;
 mod outbound;
 pub mod server;
 mod sso;
+pub mod web_client;
 pub mod wiring;

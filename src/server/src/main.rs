@@ -180,7 +180,11 @@ async fn run(arguments: Arguments) -> Result<(), String> {
     );
     if arguments.config.is_none() {
         println!(
-            "Trying it out: point a Matrix client at that address and register; data goes to {}.",
+            "Trying it out: {} and register; data goes to {}.",
+            match running.app.web_client {
+                Some(_) => "open that address in a browser, or point a Matrix client at it,",
+                None => "point a Matrix client at that address",
+            },
             data.display()
         );
     }

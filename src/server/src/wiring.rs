@@ -64,6 +64,7 @@ use crate::{
     jwt::Jwt,
     mail::{self, Mail},
     sso::Sso,
+    web_client::WebClient,
 };
 
 /// How long background tasks have to finish once the server stops.
@@ -124,6 +125,8 @@ pub struct Parts {
     pub syncs: Syncs,
     /// Who waits for it.
     pub waiters: Waiters,
+    /// The web client at `/`, if one is wanted and there.
+    pub web_client: Option<WebClient>,
     /// Full-text search, if that is wanted.
     pub search: Option<Search>,
     /// Pictures and files.
@@ -413,6 +416,12 @@ impl App {
         let notices = Notices::new(rooms.clone(), users.clone(), clock.clone());
         follow(Arc::new(notices.clone()), &mut followers);
         tasks.spawn(notices.clone().run(soft_stop.clone()));
+        let web_client = WebClient::build(&config.web_client);
+        if web_client.is_none() && config.web_client.enabled {
+            tracing::info!(
+                "this program was built without the web client: `make web` builds it, and needs Node.js 20"
+            );
+        }
         let search = config.search.enabled.then(|| {
             let search = Search::new(rooms.clone());
             let parts = search_indexer::Parts {
@@ -497,6 +506,7 @@ impl App {
             ephemeral,
             syncs,
             waiters,
+            web_client,
             search,
             media,
             previews,

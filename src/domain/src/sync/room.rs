@@ -202,6 +202,14 @@ impl Ask<'_> {
                 .map(|event| event.pdu.sender.clone())
                 .collect();
             wanted_members.insert(self.viewer.user.clone());
+            // Who asks for the state after the timeline takes no state from the timeline: those whom it brought or sent away are told here.
+            if self.state_after {
+                let members = timeline
+                    .iter()
+                    .filter(|event| event.pdu.kind == TimelineEventType::RoomMember)
+                    .filter_map(|event| event.pdu.state_key.as_deref());
+                wanted_members.extend(members.filter_map(|user| OwnedUserId::try_from(user).ok()));
+            }
             events.retain(|event| {
                 let member = (event.pdu.kind == TimelineEventType::RoomMember)
                     .then_some(event.pdu.state_key.as_deref());

@@ -73,6 +73,7 @@ impl Config {
         retention(&self.retention)?;
         turn(&self.turn)?;
         support(&self.support)?;
+        self.check_web_client()?;
         self.check_appservices()?;
         self.check_server_notices()?;
         if !create_room::is_known(&self.rooms.default_version) {
@@ -133,6 +134,16 @@ impl Config {
             );
         }
         Ok(())
+    }
+
+    fn check_web_client(&self) -> Checked {
+        match set(&self.web_client.path) {
+            Some(folder) if !folder.join("index.html").is_file() => refuse(
+                "web_client.path",
+                "write a folder that holds a web client's index.html, or leave it empty",
+            ),
+            _ => Ok(()),
+        }
     }
 
     fn check_appservices(&self) -> Checked {

@@ -60,6 +60,8 @@ pub struct Config {
     pub url_preview: UrlPreview,
     /// Push gateways.
     pub push: Push,
+    /// The web client.
+    pub web_client: WebClient,
     /// Full-text search.
     pub search: Search,
     /// How long messages are kept.
@@ -247,6 +249,16 @@ impl Push {
     }
 }
 
+/// The web client at `/`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WebClient {
+    /// Whether one is served.
+    pub enabled: bool,
+    /// The folder of another client than the one that is part of this program; empty: that one.
+    pub path: PathBuf,
+}
+
 /// Full-text search.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -426,6 +438,10 @@ impl Default for Config {
             },
             url_preview: UrlPreview::default(),
             push: Push::default(),
+            web_client: WebClient {
+                enabled: true,
+                path: PathBuf::new(),
+            },
             search: Search { enabled: true },
             retention: Retention {
                 enabled: false,
@@ -511,7 +527,7 @@ macro_rules! default_section {
         }
     )*};
 }
-default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, Search => search, Retention => retention, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
+default_section!(RateLimits => rate_limits, Presence => presence, Rooms => rooms, Storage => storage, Media => media, WebClient => web_client, Search => search, Retention => retention, Turn => turn, Smtp => smtp, Email => email, ServerNotices => server_notices, Metrics => metrics, Log => log);
 
 impl Config {
     /// What runs without a file: for trying it out, on this machine only.

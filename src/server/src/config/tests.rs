@@ -209,6 +209,7 @@ fn values_that_make_no_sense_are_refused_by_file_and_key() {
         ("push", "allowed_networks", "[\"10.0.0.0\"]"),
         ("federation", "trusted_ca", "\"/nowhere/ca.pem\""),
         ("metrics", "listen", "\"9009\""),
+        ("web_client", "path", "\"/nowhere\""),
         ("storage", "memory_budget_bytes", "1000"),
         ("retention", "interval_s", "1"),
         ("retention", "default_max_lifetime_s", "1"),

@@ -7,6 +7,7 @@
 //! - [`conditions`]: which part of a file a request wants, and whether it has it already
 //! - [`federation`]: those of the server-server API
 //! - [`observe`]: one log line a request, and counts
+//! - [`web_client`]: what is no endpoint may be a file of the web client
 //! - [`unread`]: says when a connection ends because a body was not read
 //!
 //! Handlers decide nothing: extract, one domain call, reply.
@@ -24,6 +25,7 @@ pub mod limits;
 pub(crate) mod observe;
 pub(crate) mod uiaa;
 mod unread;
+mod web_client;
 
 use axum::{Router, response::IntoResponse};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -43,7 +45,7 @@ pub fn router(app: App) -> Router {
     routes
         .into_router()
         .merge(health::router())
-        .fallback(|| async { Error::unrecognized(StatusCode::NOT_FOUND) })
+        .fallback(web_client::file)
         .method_not_allowed_fallback(|| async {
             Error::unrecognized(StatusCode::METHOD_NOT_ALLOWED)
         })

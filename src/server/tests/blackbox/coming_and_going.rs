@@ -12,6 +12,7 @@ use crate::{
 both_engines!(
     who_joins_adds_to_the_member_event_but_not_what_the_rules_say_there,
     a_room_forgotten_at_once_is_still_told_to_other_devices_as_left,
+    an_invite_refused_is_state_after_the_timeline_too,
     members_are_those_of_the_moment_that_sync_spoke_of,
     who_joins_anew_is_told_that_the_timeline_does_not_follow_on,
     joined_members_have_both_keys,
@@ -54,6 +55,32 @@ async fn a_room_forgotten_at_once_is_still_told_to_other_devices_as_left(server:
         everything["rooms"]["leave"].get(&room).is_none(),
         "{everything}"
     );
+}
+
+async fn an_invite_refused_is_state_after_the_timeline_too(server: Server) {
+    let (alice, bob) = (server.register("alice").await, server.register("bob").await);
+    let room = alice.create_room(json!({})).await;
+    for (parameter, field) in [
+        ("use_state_after=true", "state_after"),
+        ("use_state_after=false", "state"),
+    ] {
+        alice.invite(&room, &bob).await;
+        let since = bob.sync(None).await["next_batch"].clone();
+        bob.post(&room_path(&room, "/leave"), json!({})).await;
+        let path = format!(
+            "/sync?timeout=0&since={}&{parameter}",
+            since.as_str().unwrap()
+        );
+        let news = bob.get(&path).await;
+        let left = &news["rooms"]["leave"][&room];
+        let timeline = left["timeline"]["events"].as_array().unwrap();
+        assert_eq!(timeline[0]["content"]["membership"], "leave", "{news}");
+        // Before it there is nothing that they may know.
+        let state = left[field]["events"].as_array().unwrap();
+        assert_eq!(state.is_empty(), field == "state", "{news}");
+        let same = |event: &serde_json::Value| event["event_id"] == timeline[0]["event_id"];
+        assert!(state.iter().all(same), "{news}");
+    }
 }
 
 async fn members_are_those_of_the_moment_that_sync_spoke_of(server: Server) {

@@ -8,6 +8,7 @@ both_engines!(
     a_member_who_speaks_is_sent_once,
     a_repeated_poll_has_the_members_again,
     a_member_who_changes_is_sent_anew,
+    who_is_sent_away_is_state_after_the_timeline,
 );
 
 const LAZY: &str = r#"{"room":{"state":{"lazy_load_members":true}}}"#;
@@ -116,4 +117,23 @@ async fn a_member_who_changes_is_sent_anew(server: Server) {
     // The change itself is left out of the timeline.
     let (_, members) = world.poll(LAZY, Some(&since)).await;
     assert!(members.contains(&world.bob.id), "{members:?}");
+}
+
+async fn who_is_sent_away_is_state_after_the_timeline(server: Server) {
+    let World { alice, bob, room } = world(&server).await;
+    let path = |since: &str| {
+        let filter = encoded(LAZY);
+        format!("/sync?timeout=0&use_state_after=true&filter={filter}{since}")
+    };
+    let since = text(&alice.get(&path("")).await["next_batch"]);
+    let ban = format!("/rooms/{}/ban", encoded(&room));
+    alice.post(&ban, json!({ "user_id": bob.id })).await;
+    // Only alice has said something; what it made of bob is told all the same.
+    let sync = alice
+        .get(&path(&format!("&since={}", encoded(&since))))
+        .await;
+    let state = sync["rooms"]["join"][&room]["state_after"]["events"].as_array();
+    let of_bob = |event: &&Value| event["state_key"] == bob.id.as_str();
+    let event = state.unwrap().iter().find(of_bob);
+    assert_eq!(event.unwrap()["content"]["membership"], "ban", "{sync}");
 }

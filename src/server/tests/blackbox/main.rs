@@ -54,3 +54,4 @@ mod sso;
 mod threads;
 mod upgrade;
 mod url_preview;
+mod web_client;

@@ -22,7 +22,7 @@ both_engines!(
 
 async fn unknown_paths_and_methods_are_unrecognized(server: Server) {
     for path in [
-        "/",
+        "/nothing",
         "/_matrix/client/v3/nothing",
         "/_matrix/federation/v1/nothing",
     ] {

@@ -122,12 +122,18 @@ impl Providers {
             .as_ref()
             .is_some_and(|event| event.status != Status::Visible);
         if !row.was_joined() || outside {
-            // An invite refused or withdrawn: the room's history is none of theirs.
+            // An invite refused or withdrawn: the room's history is none of theirs. That they are out is state all the same, and
+            // clients that ask for the state after the timeline read it there only.
+            let events: Vec<_> = own.into_iter().collect();
+            let state = match request.state {
+                StateField::Before => Vec::new(),
+                _ => events.clone(),
+            };
             window = Window {
-                events: own.into_iter().collect(),
+                events,
                 limited: false,
                 prev_batch: None,
-                state: Vec::new(),
+                state,
                 summary_changed: false,
             };
         }
