@@ -10,7 +10,7 @@ use vatra_store::Batch;
 use super::{Media, MediaError};
 use crate::{
     remote::transport::ready,
-    schema::{MEDIA, MediaContent, MediaRow, MediaState},
+    schema::{MEDIA, MediaContent, MediaRow, MediaState, USER_MEDIA_BYTES},
 };
 
 /// A picture that is media of this server now.
@@ -37,7 +37,7 @@ impl Media {
     pub async fn keep_found(&self, bytes: Bytes) -> Result<FoundPicture, MediaError> {
         let (format, width, height) = self.measure(bytes.clone())?;
         let content_type = format.to_mime_type();
-        let (blob, size) = self.store_blob(None, ready(bytes)).await?;
+        let (blob, size, _keeping) = self.store_blob(None, ready(bytes)).await?;
         let (key, uri) = self.new_id();
         let content = MediaContent {
             blob,
@@ -53,6 +53,9 @@ impl Media {
         let mut batch = Batch::new();
         batch.assert_absent(&MEDIA, &key).put(&MEDIA, &key, &row);
         self.use_blob(&mut batch, blob, size);
+        // Counted like a user's, but without a quota.
+        let counted = i64::try_from(size).unwrap_or(i64::MAX);
+        batch.add(&USER_MEDIA_BYTES, &row.uploader, counted);
         self.inner.store.write(batch).await?;
         Ok(FoundPicture {
             uri,
